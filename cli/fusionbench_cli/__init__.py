@@ -1,0 +1,1 @@
+"""The command line: commands without logic, and their rendering."""

@@ -1,0 +1,122 @@
+"""fusionbench: multi-modal fusion strategies compared on shared folds, with automatic modality ranking.
+
+Everything public is here, and loaded on first use: `import fusionbench` alone imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusionbench.atomic import atomic_folder
+    from fusionbench.cohorts import Cohort, CohortReader, Modality, Subject
+    from fusionbench.components import (
+        AttentionModule,
+        Backbone,
+        Batch,
+        Branch,
+        Context,
+        FeatureSpec,
+        FusionStrategy,
+        Parent,
+        Parts,
+        Stage,
+        copy_equal_shapes,
+        pool,
+    )
+    from fusionbench.engine import run
+    from fusionbench.errors import CohortError, FusionBenchError
+    from fusionbench.experiment import Comparison, Experiment, load_comparison
+    from fusionbench.folds import Fold, Split
+    from fusionbench.hooks import hookimpl
+    from fusionbench.leaderboard import Leaderboard
+    from fusionbench.planning import plan
+    from fusionbench.predictions import Predictions
+    from fusionbench.ranking import Evidence, Ground, Ranker
+    from fusionbench.registry import load_registry, read_cohort
+    from fusionbench.store import Store
+    from fusionbench.study import Study, open_study
+
+_HOME = {
+    "atomic": ("atomic_folder",),
+    "cohorts": ("Cohort", "CohortReader", "Modality", "Subject"),
+    "components": (
+        "AttentionModule",
+        "Backbone",
+        "Batch",
+        "Branch",
+        "Context",
+        "FeatureSpec",
+        "FusionStrategy",
+        "Parent",
+        "Parts",
+        "Stage",
+        "copy_equal_shapes",
+        "pool",
+    ),
+    "errors": ("CohortError", "FusionBenchError"),
+    "engine": ("run",),
+    "experiment": ("Comparison", "Experiment", "load_comparison"),
+    "folds": ("Fold", "Split"),
+    "hooks": ("hookimpl",),
+    "leaderboard": ("Leaderboard",),
+    "planning": ("plan",),
+    "predictions": ("Predictions",),
+    "ranking": ("Evidence", "Ground", "Ranker"),
+    "registry": ("load_registry", "read_cohort"),
+    "store": ("Store",),
+    "study": ("Study", "open_study"),
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = [
+    "AttentionModule",
+    "Backbone",
+    "Batch",
+    "Branch",
+    "Cohort",
+    "CohortError",
+    "CohortReader",
+    "Comparison",
+    "Context",
+    "Evidence",
+    "Experiment",
+    "FeatureSpec",
+    "Fold",
+    "FusionBenchError",
+    "FusionStrategy",
+    "Ground",
+    "Leaderboard",
+    "Modality",
+    "Parent",
+    "Parts",
+    "Predictions",
+    "Ranker",
+    "Split",
+    "Stage",
+    "Store",
+    "Study",
+    "Subject",
+    "atomic_folder",
+    "copy_equal_shapes",
+    "hookimpl",
+    "load_comparison",
+    "load_registry",
+    "open_study",
+    "plan",
+    "pool",
+    "read_cohort",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'fusionbench' has no attribute {name!r}")
+    return getattr(import_module(f"fusionbench.{_MODULE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

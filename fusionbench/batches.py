@@ -1,0 +1,93 @@
+"""The subjects of one fit as batches; nothing else of the cohort can be reached through them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fusionbench.augmentation import augment
+from fusionbench.cohorts import class_weights
+from fusionbench.components import Batch
+from fusionbench.experiment import Augmentation
+from fusionbench.planning import Fit
+from fusionbench.predictions import Predictions
+from fusionbench.seeds import derive_seed
+from fusionbench.volumes import Volumes
+
+
+class Batches:
+    """Serves the training part of a fit, shuffled and augmented, and any of its subjects in order."""
+
+    def __init__(
+        self,
+        fit: Fit,
+        volumes: Volumes,
+        device: torch.device,
+        annotated: bool = False,
+        given: Mapping[str, Predictions] | None = None,
+    ) -> None:
+        self.fit, self.volumes, self.device, self.annotated = fit, volumes, device, annotated
+        self.modalities = tuple(modality.name for modality in fit.modalities)
+        self.class_number = {name: number for number, name in enumerate(fit.classes)}
+        labels = [fit.labels[id] for id in fit.split.training]
+        self.class_weights = torch.tensor(class_weights(labels, fit.classes, fit.recipe["class_weights"]))
+        self.given = {role: _by_subject(predictions) for role, predictions in (given or {}).items()}
+        self.allowed = frozenset((*fit.split.training, *fit.split.test))
+
+    def training(self, stage: str, epoch: int) -> Iterator[Batch]:
+        """The training part once: in the order and with the augmentation of this stage and epoch."""
+        ids = self.fit.split.training
+        generator = torch.Generator().manual_seed(derive_seed(self.fit.base_seed, "order", stage, epoch))
+        order = torch.randperm(len(ids), generator=generator).tolist()
+        for some in chunks([ids[index] for index in order], self.fit.recipe["batch_size"]):
+            yield self._augmented(self.batch(some, given=self.given), stage, epoch)
+
+    def in_order(self, ids: Sequence[str], *, given: bool = False) -> Iterator[Batch]:
+        """Some subjects of the fit as they are; with the out-of-fold probabilities only where they exist."""
+        for some in chunks(ids, self.fit.recipe["batch_size"]):
+            yield self.batch(some, given=self.given if given else {})
+
+    def batch(self, ids: Sequence[str], given: Mapping[str, Mapping[str, Tensor]]) -> Batch:
+        """These subjects together, on the device."""
+        if strangers := sorted(set(ids) - self.allowed):
+            raise ValueError(f"{strangers} are not subjects of this fit")
+        labels = torch.tensor([self.class_number[self.fit.labels[id]] for id in ids])
+        inputs = self.volumes.inputs(ids, self.modalities)
+        return Batch(
+            ids=tuple(ids),
+            inputs={name: x.to(self.device) for name, x in inputs.items()},
+            labels=labels.to(self.device),
+            weights=self.class_weights[labels].to(self.device),
+            present={name: torch.ones(len(ids), dtype=torch.bool, device=self.device) for name in self.modalities},
+            seg=self.volumes.segmentation(ids).to(self.device) if self.annotated else None,
+            given={role: torch.stack([known[id] for id in ids]).to(self.device) for role, known in given.items()},
+        )
+
+    def _augmented(self, batch: Batch, stage: str, epoch: int) -> Batch:
+        if not any(modality.kind == "image" for modality in self.fit.modalities):
+            return batch
+        seeds = [derive_seed(self.fit.base_seed, "augmentation", stage, epoch, id) for id in batch.ids]
+        settings = Augmentation(**self.fit.recipe["augmentation"])
+        spacing = self.volumes.spacing(batch.ids)
+        inputs, seg = augment(batch.inputs, batch.seg, seeds, spacing, settings)
+        return Batch(batch.ids, inputs, batch.labels, batch.weights, batch.present, seg, batch.given)
+
+
+def chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Runs of `size` ids; a last one alone joins the run before it, for normalisation needs company.
+
+    >>> list(chunks("abcdefg", 3))
+    ['abc', 'defg']
+    """
+    starts = list(range(0, len(ids), size))
+    if size > 1 and len(starts) > 1 and len(ids) - starts[-1] == 1:
+        starts.pop()
+    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        yield ids[start:end]
+
+
+def _by_subject(predictions: Predictions) -> dict[str, Tensor]:
+    rows = torch.tensor(predictions.probabilities, dtype=torch.float32)
+    return dict(zip(predictions.ids, rows, strict=True))

@@ -1,0 +1,227 @@
+"""Runs a study: in this process, or in long-lived worker processes. What the store has is not done again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any
+
+from fusionbench.errors import FusionBenchError, TrainingError
+from fusionbench.planning import Decision, Job, Plan, Planner
+from fusionbench.predictions import Predictions
+from fusionbench.store import Store
+from fusionbench.study import Study
+from fusionbench.training import Progress, Workplace, execute
+from fusionbench.volumes import Volumes
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan is made, or made again after a ranking."""
+
+    plan: Plan
+    stored: int
+    """How many of its fits the store has."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A fit is done."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A fit failed, or cannot start because one that it needs did."""
+
+    job: Job
+    reason: str
+
+
+Event = Planned | Progress | Finished | Failed
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found out: the last plan, and what its fits predict or why they failed."""
+
+    study: Study
+    plan: Plan
+    known: Mapping[str, Predictions]
+    failed: Mapping[str, str]
+    records: Mapping[str, Mapping[str, Any]]
+    """Key -> what the store knows of the fit: parameters, seconds, peak memory."""
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The order of the modalities per experiment and fold."""
+        return self.plan.decisions
+
+
+def run(
+    study: Study,
+    store: Store,
+    *,
+    jobs: int = 1,
+    listener: Listener = lambda event: None,
+    checkpoint_seconds: float = 30.0,
+) -> Outcome:
+    """Do every fit that a study needs and the store lacks, planning again whenever a ranking is decided.
+
+    `jobs` is the number of worker processes; with 1 everything runs in this process, bit for bit the same. A fit that
+    fails takes only the rows that need it down.
+    """
+    store.open()
+    modalities = study.comparison.modalities
+    volumes = Volumes(study.cohort, study.comparison.preprocessing, store.root / "volumes")
+    annotated = any(study.registry.get("fusion", e.fusion).cls.uses_annotations for e in study.experiments)  # type: ignore[attr-defined]
+    volumes.prepare([subject.id for subject in study.cohort.subjects], modalities, segmentation=annotated)
+    place = Workplace(study.cohort, study.registry, volumes, store, checkpoint_seconds)
+    with _workers(place, jobs, listener) as submit:
+        return _Run(study, store, listener, jobs).finish(submit)
+
+
+Submit = Callable[[Job], "Future[bool]"]
+
+
+class _Run:
+    """A run in progress: what is known, what failed, what is being done."""
+
+    def __init__(self, study: Study, store: Store, listener: Listener, jobs: int) -> None:
+        self.study, self.store, self.listener, self.jobs = study, store, listener, jobs
+        self.planner = Planner(study)
+        self.known: dict[str, Predictions] = {}
+        self.failed: dict[str, str] = {}
+        self.busy: dict[Future[bool], Job] = {}
+        self.plan = self._replan()
+
+    def finish(self, submit: Submit) -> Outcome:
+        """Do jobs until nothing is left to do."""
+        while True:
+            started = {job.key for job in self.busy.values()}
+            for job in self._ready(started)[: self.jobs - len(self.busy)]:
+                self.busy[submit(job)] = job
+            if not self.busy:
+                break
+            for future in wait(self.busy, return_when=FIRST_COMPLETED).done:
+                self._take(self.busy.pop(future), future)
+            if self.plan.undecided and self.plan.awaited <= {*self.known, *self.failed}:
+                self.plan = self._replan()
+        records = {job.key: self.store.record(job.key) for job in self.plan.jobs if job.key in self.known}
+        return Outcome(self.study, self.plan, self.known, self.failed, records)
+
+    def _replan(self) -> Plan:
+        while True:
+            plan = self.planner.plan(self.known, self.failed)
+            found = [job for job in plan.jobs if job.key not in self.known and self.store.has(job.key)]
+            for job in found:
+                self.known[job.key] = self.store.predictions(job.key, job.fit.classes)
+            if not found or not plan.undecided:
+                self.listener(Planned(plan, sum(job.key in self.known for job in plan.jobs)))
+                return plan
+
+    def _ready(self, started: set[str]) -> list[Job]:
+        """The jobs that can start now; those whose parents failed are settled on the way."""
+        ready = []
+        for job in self.plan.jobs:
+            if job.key in self.known or job.key in self.failed or job.key in started:
+                continue
+            if lost := [key for key in job.needs if key in self.failed]:
+                self._fail(job, self.failed[lost[0]])
+            elif all(key in self.known for key in job.needs):
+                ready.append(job)
+        return ready
+
+    def _take(self, job: Job, future: Future[bool]) -> None:
+        try:
+            future.result()
+        except BrokenProcessPool:
+            raise TrainingError(
+                "a worker process was killed, perhaps for lack of memory: run the same command again to go on, "
+                "with a smaller --jobs"
+            ) from None
+        except Exception as error:  # a plugin's code may raise anything; the row says what
+            self._fail(job, describe(error))
+        else:
+            self.known[job.key] = self.store.predictions(job.key, job.fit.classes)
+            self.listener(Finished(job))
+
+    def _fail(self, job: Job, reason: str) -> None:
+        self.failed[job.key] = reason
+        self.listener(Failed(job, reason))
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line: our own as they are, a stranger's with its place in the code."""
+    text = str(error).partition("\n")[0]
+    if isinstance(error, FusionBenchError):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    place = getattr(error, "__fusionbench_place__", None) or (f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "")
+    return f"{type(error).__name__}: {text}" + (f" ({place})" if place else "")
+
+
+@contextmanager
+def _workers(place: Workplace, jobs: int, listener: Listener) -> Iterator[Submit]:
+    if jobs == 1:
+        yield lambda job: _done(job, place, listener)
+        return
+    context = multiprocessing.get_context("spawn")
+    progress = context.SimpleQueue()
+    relay = threading.Thread(target=_relay, args=(progress, listener), daemon=True)
+    relay.start()
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(place, progress))
+    try:
+        yield lambda job: pool.submit(_work, job)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        progress.put(None)
+        relay.join()
+
+
+def _done(job: Job, place: Workplace, listener: Listener) -> Future[bool]:
+    future: Future[bool] = Future()
+    try:
+        future.set_result(execute(job, place, listener))
+    except Exception as error:  # as a worker process would hand it over
+        future.set_exception(error)
+    return future
+
+
+def _relay(progress: Any, listener: Listener) -> None:
+    while (event := progress.get()) is not None:
+        listener(event)
+
+
+_worker: tuple[Workplace, Any]
+"""Set once in each worker process."""
+
+
+def _start_worker(place: Workplace, progress: Any) -> None:
+    global _worker
+    _worker = (place, progress)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _work(job: Job) -> bool:
+    place, progress = _worker
+    return execute(job, place, progress.put)
+
+
+def _die_with_parent() -> None:
+    """End this worker when the main process is killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)

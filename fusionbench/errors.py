@@ -1,0 +1,42 @@
+"""Every error that fusionbench raises on purpose: one line that says what was wrong and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FusionBenchError(Exception):
+    """What went wrong and how to mend it, in one line; the command line prints it and exits with 2."""
+
+
+class UsageError(FusionBenchError, ValueError):
+    """A name, option or value that cannot be used."""
+
+
+class CohortError(FusionBenchError, ValueError):
+    """Data that cannot be used: a missing file, a broken table, too few subjects."""
+
+
+class PluginError(FusionBenchError, RuntimeError):
+    """A plugin that cannot be loaded or that breaks a promise of its kind."""
+
+
+class StoreError(FusionBenchError, OSError):
+    """A folder that cannot be written, or that holds something else."""
+
+
+class TrainingError(FusionBenchError, RuntimeError):
+    """A fit that could not be finished."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which of the known names is meant, and what there is.
+
+    >>> nearest("guidence", ["ensemble", "guidance"])
+    'did you mean guidance? There are: ensemble, guidance'
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}There are: {', '.join(names) or 'none'}"

@@ -1,0 +1,280 @@
+"""What a run is asked to do: frozen, validated, read from and written to TOML."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fusionbench.errors import UsageError, nearest
+from fusionbench.metrics import metric
+from fusionbench.seeds import content_digest
+
+Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CohortSource(_Settings):
+    """Which reader reads what."""
+
+    reader: str
+    data: str = ""
+    """A path; empty for a reader that knows its own place."""
+
+
+class Preprocessing(_Settings):
+    """What is done to every image once, before it is cached. Sizes are (D, H, W), slices first."""
+
+    crop: Size | None = None
+    resize: Size | None = None
+    percentiles: tuple[float, float] = (0.5, 99.5)
+
+
+class Augmentation(_Settings):
+    """What is done to the images of a training subject, anew in each epoch, alike for all its modalities.
+
+    The defaults are the paper's; flip 0, degrees 0 and scales (1, 1) switch it off.
+    """
+
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.25
+    degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
+    scales: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.9, 1.2)
+
+
+class StageRecipe(_Settings):
+    """What one stage of a strategy does otherwise than the recipe says."""
+
+    epochs: Annotated[int, Field(ge=0)] | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+
+
+class Recipe(_Settings):
+    """How everything is trained: Adam at a constant learning rate, last epoch."""
+
+    epochs: Annotated[int, Field(ge=0)] = 200
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-3
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    class_weights: Literal["paper", "inverse", "none"] = "paper"
+    augmentation: Augmentation = Augmentation()
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    device: str = "auto"
+    threads: Annotated[int, Field(ge=1)] = 1
+    stages: dict[str, StageRecipe] = {}
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """Epochs, learning rate and weight decay of a stage."""
+        own = self.stages.get(name, StageRecipe()).model_dump(exclude_none=True)
+        return {"epochs": self.epochs, "learning_rate": self.learning_rate, "weight_decay": self.weight_decay} | own
+
+
+class Ranking(_Settings):
+    """How modalities are ordered, by which ranker and on which score."""
+
+    ranker: str
+    score: str = "roc_auc"
+    attention: str = ""
+    """The attention of the uni-modal models that rank; empty: the experiment's own."""
+
+    @field_validator("score")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return metric(name).name
+
+
+class Protocol(_Settings):
+    """How results are obtained: folds, and the ranking inside them."""
+
+    ranking: Ranking
+    folds: int | str = 3
+    """How many, or the path of a CSV with an official split."""
+    inner_folds: Annotated[int, Field(ge=2)] = 3
+    """Folds inside a training part, for ranking and for out-of-fold predictions."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    fold_seed: int = 0
+
+    @field_validator("folds")
+    @classmethod
+    def _enough(cls, folds: int | str) -> int | str:
+        if isinstance(folds, int) and folds < 2:
+            raise ValueError("a cross-validation needs at least 2 folds")
+        return folds
+
+
+class _Shared(_Settings):
+    cohort: CohortSource
+    modalities: tuple[str, ...]
+    backbone: dict[str, str]
+    """Kind of modality (image, table) or name of a modality -> backbone."""
+    attention: str
+    protocol: Protocol
+    recipe: Recipe = Recipe()
+    preprocessing: Preprocessing = Preprocessing()
+    options: dict[str, dict[str, Any]] = {}
+    """Component -> its options."""
+    seed: int = 0
+
+    @field_validator("modalities")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("a modality is named twice")
+        return names
+
+
+class Experiment(_Shared):
+    """One method on one cohort: what one row of a leaderboard says."""
+
+    fusion: str
+    label: str
+    """The name of the row, unique in its run."""
+
+    def key(self, cohort_fingerprint: str) -> str:
+        """A short hash of all that is asked for and of the data, but not of where the data lie."""
+        content = self.model_dump(mode="json", exclude={"cohort": {"data"}})
+        return content_digest([content, cohort_fingerprint])[:16]
+
+
+class Comparison(_Shared):
+    """Methods to compare on one cohort and the same folds: a configuration file, or one command."""
+
+    modalities: tuple[str, ...] = ()
+    """Which, in the order that breaks ties; all of the cohort's if empty."""
+    fusion: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
+    """Strategies that come along; one for a single modality stands once for each."""
+
+    def to_toml(self) -> str:
+        """Everything, as a configuration file that can be run again."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def load_comparison(config: str | Path, *overrides: Mapping[str, Any]) -> Comparison:
+    """A shipped configuration by name, or a TOML file by path, with some settings changed.
+
+    Raises UsageError in one line for an unknown name, broken TOML, or a setting that does not exist or does not fit.
+    """
+    settings = read_config(config)
+    for override in overrides:
+        settings = merged(settings, override)
+    return _validated(settings)
+
+
+def read_config(config: str | Path) -> dict[str, Any]:
+    """The settings of a shipped configuration by name, or of a TOML file by path, not yet validated."""
+    path = Path(config)
+    if path.suffix != ".toml":
+        path = configs_folder() / f"{config}.toml"
+    if not path.is_file():
+        raise UsageError(f"no configuration {str(config)!r}: {nearest(str(config), shipped_configs())}, or give a FILE.toml")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path.name} is not valid TOML: {error}") from None
+
+
+def configs_folder() -> Path:
+    """Where the shipped configurations are: in the wheel, or beside the package in a checkout."""
+    package = Path(str(files("fusionbench")))
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def shipped_configs() -> list[str]:
+    """The names of the shipped configurations."""
+    return sorted(path.stem for path in configs_folder().glob("*.toml"))
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """`recipe.epochs=5` or `guidance.upsample=nearest` as nested settings; the value is TOML, or else a string.
+
+    >>> parse_setting("recipe.epochs=5")
+    {'recipe': {'epochs': 5}}
+    >>> parse_setting("guidance.upsample=nearest")
+    {'options': {'guidance': {'upsample': 'nearest'}}}
+    """
+    name, equals, value = text.partition("=")
+    path = name.strip().split(".")
+    if not equals or not all(path):
+        raise UsageError(f"--set {text!r}: write it as NAME.OPTION=VALUE, such as recipe.epochs=5")
+    if path[0] not in Comparison.model_fields:
+        path = ["options", *path]
+    settings: Any = _toml_value(value.strip())
+    for part in reversed(path):
+        settings = {part: settings}
+    return dict(settings)
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with others laid over them.
+
+    >>> merged({"recipe": {"epochs": 8, "threads": 1}}, {"recipe": {"epochs": 5}})
+    {'recipe': {'epochs': 5, 'threads': 1}}
+    """
+    out = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merged(out[key], value) if both else value
+    return out
+
+
+def difference(old: str, new: str) -> str:
+    """The settings in which two configuration files differ, in one line: `recipe.epochs: 8 -> 5`."""
+    before, after = _flat(tomllib.loads(old)), _flat(tomllib.loads(new))
+    changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    return ", ".join(f"{key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')}" for key in changed)
+
+
+def _validated(settings: Mapping[str, Any]) -> Comparison:
+    try:
+        return Comparison(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"no setting {where!r}: {_nearest_setting(where)}") from None
+        raise UsageError(f"{where}: {first['msg']}, not {first['input']!r}") from None
+
+
+def _nearest_setting(where: str) -> str:
+    known = [key for key in _flat(_schema(Comparison))]
+    close = difflib.get_close_matches(where, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}, and component options"
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    fields = {}
+    for name, info in model.model_fields.items():
+        nested = next((m for m in _models(info.annotation) if issubclass(m, BaseModel)), None)
+        fields[name] = _schema(nested) if nested and name != "stages" else ""
+    return fields
+
+
+def _models(annotation: Any) -> list[type]:
+    options = getattr(annotation, "__args__", (annotation,))
+    return [option for option in options if isinstance(option, type)]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in settings.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return out
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,116 @@
+"""Folds: stratified by label, grouped by patient, drawn once and shared by every method."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fusionbench.cohorts import Cohort, Subject, summary
+from fusionbench.errors import CohortError
+from fusionbench.seeds import content_digest, derive_seed
+
+
+@dataclass(frozen=True)
+class Split:
+    """Subject ids to train on and ids to predict; disjoint, each sorted."""
+
+    training: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold of one repeat of a cross-validation."""
+
+    repeat: int
+    number: int
+    split: Split
+
+
+def draw_folds(cohort: Cohort, folds: int, repeats: int = 1, seed: int = 0) -> tuple[Fold, ...]:
+    """Draw `repeats` times `folds` folds: disjoint, exhaustive, stratified, patients kept together.
+
+    Class counts differ by at most one between folds where no patient has several subjects. Raises CohortError if a
+    class has fewer patients than there are folds.
+    """
+    return tuple(
+        Fold(repeat, number, split)
+        for repeat in range(repeats)
+        for number, split in enumerate(draw_splits(cohort.subjects, folds, derive_seed("folds", seed, repeat)))
+    )
+
+
+def draw_splits(subjects: Sequence[Subject], folds: int, seed: int) -> tuple[Split, ...]:
+    """Split subjects into training and test parts `folds` times, every subject in one test part."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    ordered = sorted(subjects, key=lambda subject: subject.id)
+    ids = np.array([subject.id for subject in ordered], dtype=object)
+    labels = np.array([subject.label for subject in ordered])
+    groups = np.array([subject.group or subject.id for subject in ordered])
+    _check_class_sizes(labels, groups, folds)
+    grouped = len(set(groups)) < len(groups)
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed % 2**32)
+    parts = splitter.split(ids, labels, groups if grouped else None)
+    return tuple(Split(tuple(ids[training]), tuple(ids[test])) for training, test in parts)
+
+
+def folds_digest(folds: Iterable[Fold]) -> str:
+    """The SHA-256 of who is tested where: results are paired only where it is equal."""
+    return content_digest([[fold.repeat, fold.number, fold.split.test] for fold in folds])
+
+
+def folds_rows(folds: Iterable[Fold]) -> list[tuple[int, int, str]]:
+    """(repeat, fold, subject) for every test subject, as folds.csv has them."""
+    return [(fold.repeat, fold.number, subject) for fold in folds for subject in fold.split.test]
+
+
+def read_folds(path: Path, cohort: Cohort) -> tuple[Fold, ...]:
+    """An official split from a CSV with the columns subject, fold and perhaps repeat.
+
+    Raises CohortError if a subject is unknown, missing, or in two folds of one repeat.
+    """
+    if not path.is_file():
+        raise CohortError(f"no file of folds at {path}: give a number of folds or a CSV with columns subject, fold")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"subject", "fold"} <= rows[0].keys():
+        raise CohortError(f"{path.name} needs the columns subject and fold (and repeat, if there are several)")
+    tests: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for row in rows:
+        tests[int(row.get("repeat") or 0), int(row["fold"])].append(row["subject"])
+    _check_folds(tests, cohort, path.name)
+    everyone = {subject.id for subject in cohort.subjects}
+    return tuple(
+        Fold(repeat, number, Split(tuple(sorted(everyone - set(test))), tuple(sorted(test))))
+        for (repeat, number), test in sorted(tests.items())
+    )
+
+
+def _check_folds(tests: dict[tuple[int, int], list[str]], cohort: Cohort, name: str) -> None:
+    everyone = {subject.id for subject in cohort.subjects}
+    faults = []
+    for repeat in sorted({repeat for repeat, _ in tests}):
+        listed = [subject for (r, _), test in tests.items() if r == repeat for subject in test]
+        faults += [f"{s} is in no fold" for s in sorted(everyone - set(listed))]
+        faults += [f"{s} is not in the cohort" for s in sorted(set(listed) - everyone)]
+        faults += [f"{s} is in two folds" for s in sorted({s for s in listed if listed.count(s) > 1})]
+        folds_of = defaultdict(set)
+        for (r, number), test in tests.items():
+            for s in set(test) & everyone if r == repeat else ():
+                folds_of[cohort.subject(s).group or s].add(number)
+        faults += [f"patient {g} is in folds {sorted(n)}" for g, n in sorted(folds_of.items()) if len(n) > 1]
+    if faults:
+        raise CohortError(f"{name}: {summary(faults)}")
+
+
+def _check_class_sizes(labels: np.ndarray, groups: np.ndarray, folds: int) -> None:
+    for label in sorted(set(labels)):
+        patients = len(set(groups[labels == label]))
+        if patients < folds:
+            raise CohortError(f"class {label} has {patients} patients, too few for {folds} folds: use fewer folds")

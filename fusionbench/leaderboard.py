@@ -1,0 +1,171 @@
+"""The leaderboard: runs in, one table of methods out; refuses to compare what was tested on different folds."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fusionbench.errors import UsageError
+from fusionbench.metrics import METRICS
+from fusionbench.runs import Ranked, Result, Run, csv_text, read_run
+
+SHOWN = ("roc_auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
+"""The metrics of a narrow table."""
+ENOUGH_SCORES = 10
+"""Below this many fold scores no test has the power to separate methods."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: its scores per fold, or why it has none, and what a reader must know of it."""
+
+    method: str
+    experiment: str
+    scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    failed: str = ""
+    marks: tuple[str, ...] = ()
+
+    def mean(self, metric: str) -> float:
+        """The mean over folds; NaN if it is not defined on one of them, or if the method failed."""
+        scores = self.scores.get(metric, ())
+        return statistics.fmean(scores) if scores else math.nan
+
+    def std(self, metric: str) -> float:
+        """The sample standard deviation over folds (ddof = 1)."""
+        scores = self.scores.get(metric, ())
+        return statistics.stdev(scores) if len(scores) > 1 and not any(map(math.isnan, scores)) else math.nan
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Methods by descending ROC-AUC, with what makes them comparable."""
+
+    rows: tuple[Row, ...]
+    cohort: dict[str, Any]
+    folds: int
+    ranking: tuple[Ranked, ...]
+
+    @classmethod
+    def of(cls, *runs: Run) -> Leaderboard:
+        """The leaderboard of some runs; UsageError if they were not tested on the same folds of the same data."""
+        _check_paired(runs)
+        rows: dict[str, Row] = {}
+        taken = Counter(method for run in runs for method in run.facts["methods"])
+        for run in runs:
+            for method, told in run.facts["methods"].items():
+                known = {row.experiment for row in rows.values()}
+                same = all(r.facts["methods"].get(method, told)["experiment"] == told["experiment"] for r in runs)
+                label = method if taken[method] == 1 or same else f"{method} ({run.name})"
+                if told["experiment"] not in known:
+                    rows[label] = _row(label, told, [r for r in run.results if r.method == method], run)
+        ordered = sorted(rows.values(), key=lambda row: (_descending(row.mean(SHOWN[0])), row.method))
+        ranking = {(r.experiment, r.repeat, r.fold, r.rank): r for run in runs for r in run.ranking}
+        return cls(tuple(ordered), runs[0].facts["cohort"], runs[0].facts["folds"]["count"], tuple(ranking.values()))
+
+    @classmethod
+    def read(cls, *folders: Path) -> Leaderboard:
+        """The leaderboard of some run folders."""
+        return cls.of(*map(read_run, folders))
+
+    def to_csv(self) -> str:
+        """method, experiment, marks, then <metric>_mean and <metric>_std; floats by repr."""
+        header = ["method", "experiment", "marks", "failed", *(f"{m}_{s}" for m in METRICS for s in ("mean", "std"))]
+        rows = [
+            [row.method, row.experiment, "; ".join(row.marks), row.failed]
+            + [repr(number) for m in METRICS for number in (row.mean(m), row.std(m))]
+            for row in self.rows
+        ]
+        return csv_text(header, rows)
+
+    def to_markdown(self) -> str:
+        """The narrow table, with its notes below."""
+        header = ["method", *SHOWN]
+        rows = [[row.method, *self.cells(row)] for row in self.rows]
+        lines = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())]) + "\n"
+
+    def to_json(self) -> str:
+        """Everything, with the score of every fold."""
+        rows = [
+            {"method": r.method, "experiment": r.experiment, "marks": r.marks, "failed": r.failed, "scores": r.scores}
+            for r in self.rows
+        ]
+        told = {"cohort": self.cohort, "folds": self.folds, "notes": self.notes(), "rows": rows}
+        return json.dumps(told, indent=1, sort_keys=True) + "\n"
+
+    def cells(self, row: Row) -> list[str]:
+        """The scores of a row as text: mean ± std, or `failed: reason` in the first cell."""
+        if row.failed:
+            return [f"failed: {row.failed}", *[""] * (len(SHOWN) - 1)]
+        return [f"{row.mean(m):.3f} ± {row.std(m):.3f}" for m in SHOWN]
+
+    def notes(self) -> list[str]:
+        """What must be known to read the table, one line each."""
+        cohort = self.cohort
+        counts = ", ".join(f"{n} {name}" for name, n in cohort["classes"].items())
+        scores = max((len(row.scores.get(SHOWN[0], ())) for row in self.rows), default=0)
+        marked = [f"{row.method}: {mark}" for row in self.rows for mark in row.marks]
+        return [
+            f"positive class {cohort['positive_class']}; {cohort['subjects']} subjects ({counts}) of {cohort['name']}",
+            f"mean ± sample std over {scores} test folds; decisions at .5",
+            *(["synthetic data: this shows that the machinery works, and nothing about medicine"] if cohort["synthetic"] else []),
+            *(["too few folds to separate methods: use --repeats"] if scores < ENOUGH_SCORES else []),
+            *marked,
+        ]
+
+    def orders(self) -> list[tuple[int, int, tuple[Ranked, ...]]]:
+        """(repeat, fold, the modalities in the order found), for the experiments that rank."""
+        groups: dict[tuple[str, int, int], list[Ranked]] = {}
+        for line in self.ranking:
+            groups.setdefault((line.experiment, line.repeat, line.fold), []).append(line)
+        distinct = {(r, f, tuple(x.modality for x in lines)): tuple(lines) for (_, r, f), lines in groups.items()}
+        return [(repeat, fold, lines) for (repeat, fold, _), lines in sorted(distinct.items())]
+
+    def first_places(self) -> list[tuple[str, int, float]]:
+        """(modality, how often it came first, its mean rank), best first."""
+        orders = [[line.modality for line in lines] for _, _, lines in self.orders()]
+        names = sorted({name for order in orders for name in order})
+        table = [
+            (n, sum(order[0] == n for order in orders), statistics.fmean(order.index(n) + 1 for order in orders if n in order))
+            for n in names
+        ]
+        return sorted(table, key=lambda line: (line[2], line[0]))
+
+
+def _row(label: str, told: dict[str, Any], results: Sequence[Result], run: Run) -> Row:
+    marks = [
+        *(["selection saw the test folds"] if told["saw_test_folds"] else []),
+        *(["uses annotations"] if told["uses_annotations"] else []),
+    ]
+    if told["failed"]:
+        return Row(label, told["experiment"], failed=told["failed"], marks=tuple(marks))
+    ordered = sorted(results, key=lambda result: (result.repeat, result.fold))
+    positive = run.facts["cohort"]["positive_class"]
+    scores = {
+        name: tuple(metric(r.predictions, positive) for r in ordered if r.predictions) for name, metric in METRICS.items()
+    }
+    return Row(label, told["experiment"], scores, marks=tuple(marks))
+
+
+def _check_paired(runs: Iterable[Run]) -> None:
+    first, *others = runs
+    for other in others:
+        for what, a, b in (
+            ("folds", first.facts["folds"]["digest"], other.facts["folds"]["digest"]),
+            ("data", first.facts["cohort"]["fingerprint"], other.facts["cohort"]["fingerprint"]),
+        ):
+            if a != b:
+                raise UsageError(
+                    f"{first.name} and {other.name} have different {what}, so their scores are not paired: "
+                    f"run both with the same --data, --folds and --fold-seed"
+                )
+
+
+def _descending(value: float) -> float:
+    return math.inf if math.isnan(value) else -value

@@ -1,0 +1,312 @@
+"""Planning: which fits a study needs, in what order, and which it can share. Values in, values out.
+
+A fit is one model trained on one set of subjects. It is addressed by the hash of exactly what may change its result,
+so strategies, experiments and runs that ask for the same fit train it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fusionbench.cohorts import Modality
+from fusionbench.errors import PluginError
+from fusionbench.experiment import Experiment
+from fusionbench.folds import Fold, Split, draw_splits
+from fusionbench.metrics import metric
+from fusionbench.predictions import Predictions
+from fusionbench.ranking import Evidence, Ground, Ranker
+from fusionbench.registry import Component
+from fusionbench.seeds import content_digest, derive_seed
+from fusionbench.study import Study, backbone_name
+
+NUMERICS = ("augmentation", "batches", "components", "seeds", "training", "volumes")
+"""The modules of the core whose code may change a result: their source is part of every key."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A component as a fit uses it: its options, and the code that it was."""
+
+    name: str
+    options: Mapping[str, Any]
+    distribution: str
+    version: str
+    source: str
+
+
+@dataclass(frozen=True)
+class ParentFits:
+    """The finished fits that a fit starts from: one for weights, one per inner fold for out-of-fold predictions."""
+
+    role: str
+    use: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One model on one set of subjects: everything that may change its predictions, and nothing else."""
+
+    fusion: Built
+    backbones: Mapping[str, Built]
+    attention: Built
+    modalities: tuple[Modality, ...]
+    """In the strategy's order, the primary first."""
+    classes: tuple[str, ...]
+    split: Split
+    labels: Mapping[str, str]
+    digests: Mapping[str, tuple[str, ...]]
+    """Subject -> the SHA-256 of the content of each modality, and of the segmentation if it is read."""
+    preprocessing: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    stages: Mapping[str, Mapping[str, Any]]
+    seed: int
+    parents: tuple[ParentFits, ...]
+    runtime: Mapping[str, str]
+
+    @cached_property
+    def key(self) -> str:
+        """The address of the result: a hash of all of the above."""
+        return content_digest(asdict(self))[:32]
+
+    @property
+    def base_seed(self) -> int:
+        """What every seed of the fit derives from; no name is in it, so a renamed plugin predicts the same."""
+        return derive_seed(self.seed, self.split.training, [modality.name for modality in self.modalities])
+
+    @property
+    def work(self) -> int:
+        """Subjects times epochs, for an estimate of the time left."""
+        epochs = sum(stage["epochs"] for stage in self.stages.values())
+        return len(self.split.training) * epochs * len(self.modalities) + len(self.split.test)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fit to do, and the keys of those that must be done before."""
+
+    key: str
+    fit: Fit
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where the predictions of an experiment on a fold come from."""
+
+    experiment: Experiment
+    fold: Fold
+    key: str = ""
+    """Empty while the order of its modalities is not decided."""
+    failed: str = ""
+    """Why it never will be."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The order of the modalities that was found for an experiment on a fold, and the evidence."""
+
+    experiment: Experiment
+    fold: Fold
+    order: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done as far as is known; planned again as results arrive."""
+
+    jobs: tuple[Job, ...]
+    """Every fit once, parents before children, done or not."""
+    rows: tuple[Row, ...]
+    decisions: tuple[Decision, ...]
+    awaited: frozenset[str]
+    """The fits that undecided rows wait for."""
+    asked: int
+    """How many fits would be trained if none were shared."""
+
+    @property
+    def undecided(self) -> tuple[Row, ...]:
+        """The rows whose fit depends on a ranking that is not known yet."""
+        return tuple(row for row in self.rows if not row.key and not row.failed)
+
+
+@dataclass
+class _Draft:
+    """A plan in the making."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    asked: int = 0
+    awaited: set[str] = field(default_factory=set)
+
+
+class Planner:
+    """Plans a study. The same study and results give the same plan; what was worked out once is kept."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._inner: dict[tuple[Split, int, int], tuple[Split, ...]] = {}
+        self._fits: dict[tuple[object, ...], tuple[Job, ...]] = {}
+
+    def plan(self, known: Mapping[str, Predictions], failed: Mapping[str, str] | None = None) -> Plan:
+        """The plan, given the predictions of the fits that are done and the reasons of those that failed."""
+        draft = _Draft()
+        rows, decisions = [], []
+        for experiment in self.study.experiments:
+            for fold in self.study.folds:
+                decided = self._decide(draft, experiment, fold, known, failed or {})
+                if isinstance(decided, Decision):
+                    rows.append(Row(experiment, fold, self._add(draft, experiment, decided.order, fold.split)))
+                    decisions.append(decided)
+                else:
+                    rows.append(decided)
+        ranked = tuple(decision for decision in decisions if decision.evidence)
+        return Plan(tuple(draft.jobs.values()), tuple(rows), ranked, frozenset(draft.awaited), draft.asked)
+
+    def _decide(
+        self,
+        draft: _Draft,
+        experiment: Experiment,
+        fold: Fold,
+        known: Mapping[str, Predictions],
+        failed: Mapping[str, str],
+    ) -> Decision | Row:
+        strategy = self._component("fusion", experiment.fusion)
+        if not strategy.cls.uses_order or len(experiment.modalities) == 1:  # type: ignore[attr-defined]
+            return Decision(experiment, fold, experiment.modalities, ())
+        ranker, splits = self._ranker(experiment, fold)
+        keys = {
+            name: [self._add_solo(draft, experiment, ranker, name, split) for split in splits]
+            for name in experiment.modalities
+        }
+        everything = [key for several in keys.values() for key in several]
+        if lost := [failed[key] for key in everything if key in failed]:
+            return Row(experiment, fold, failed=f"the ranking failed: {lost[0]}")
+        if missing := [key for key in everything if key not in known]:
+            draft.awaited.update(missing)
+            return Row(experiment, fold)
+        evidence = tuple(self._evidence(experiment, name, [known[key] for key in keys[name]]) for name in keys)
+        return Decision(experiment, fold, ranker.order(evidence), evidence)
+
+    def _ranker(self, experiment: Experiment, fold: Fold) -> tuple[Ranker, tuple[Split, ...]]:
+        name = experiment.protocol.ranking.ranker
+        ranker: Ranker = self._component("ranker", name).cls(**experiment.options.get(name, {}))
+        outer = tuple(other for other in self.study.folds if other.repeat == fold.repeat)
+        splits = ranker.splits(Ground(self._inner_splits(experiment, fold.split), outer))
+        seen = {subject for split in splits for subject in (*split.training, *split.test)}
+        if not ranker.saw_test and seen & set(fold.split.test):
+            raise PluginError(f"ranker {name} asked for test subjects without saying `saw_test = True`")
+        return ranker, splits
+
+    def _evidence(self, experiment: Experiment, modality: str, several: list[Predictions]) -> Evidence:
+        score = metric(experiment.protocol.ranking.score)
+        scores = tuple(score(predictions, self.study.cohort.positive_class) for predictions in several)
+        pooled = Predictions.joined(several, self.study.cohort.classes)
+        return Evidence(modality, scores, pooled, score.higher_is_better)
+
+    def _add_solo(self, draft: _Draft, experiment: Experiment, ranker: Ranker, modality: str, split: Split) -> str:
+        attention = experiment.protocol.ranking.attention or experiment.attention
+        solo = experiment.model_copy(update={"fusion": ranker.fusion, "attention": attention})
+        return self._add(draft, solo, (modality,), split)
+
+    def _add(self, draft: _Draft, experiment: Experiment, modalities: tuple[str, ...], split: Split) -> str:
+        """Put a fit into the draft, its parents first; its key."""
+        settings = (experiment.fusion, experiment.attention, modalities, split, _trained_by(experiment))
+        if settings not in self._fits:
+            self._fits[settings] = self._jobs(experiment, modalities, split)
+        jobs = self._fits[settings]
+        draft.jobs.update((job.key, job) for job in jobs if job.key not in draft.jobs)
+        draft.asked += len(jobs)
+        return jobs[-1].key
+
+    def _jobs(self, experiment: Experiment, modalities: tuple[str, ...], split: Split) -> tuple[Job, ...]:
+        """The fit, last, behind all that it needs."""
+        strategy: Any = self._component("fusion", experiment.fusion).cls
+        ordered = modalities if strategy.uses_order else tuple(sorted(modalities))
+        before, parents = _Draft(), []
+        for parent in strategy.parents(ordered):
+            theirs = experiment.model_copy(update={"fusion": parent.fusion})
+            splits = (split,) if parent.use == "weights" else self._inner_splits(experiment, split)
+            keys = tuple(self._add(before, theirs, parent.modalities, part) for part in splits)
+            parents.append(ParentFits(parent.role, parent.use, keys))
+        fit = self._fit(experiment, ordered, split, tuple(parents))
+        needs = tuple(key for parent in parents for key in parent.keys)
+        return (*before.jobs.values(), Job(fit.key, fit, tuple(dict.fromkeys(needs))))
+
+    def _fit(
+        self, experiment: Experiment, modalities: tuple[str, ...], split: Split, parents: tuple[ParentFits, ...]
+    ) -> Fit:
+        cohort, strategy = self.study.cohort, self._component("fusion", experiment.fusion)
+        kinds = tuple(cohort.modality(name) for name in modalities)
+        annotated: bool = strategy.cls.uses_annotations  # type: ignore[attr-defined]
+        subjects = [cohort.subject(id) for id in (*split.training, *split.test)]
+        stages = {name: experiment.recipe.stage(name) for name in strategy.cls.stage_names}  # type: ignore[attr-defined]
+        return Fit(
+            fusion=self._built(experiment, strategy),
+            backbones={m.name: self._built(experiment, self._backbone(experiment, m)) for m in kinds},
+            attention=self._built(experiment, self._component("attention", experiment.attention)),
+            modalities=kinds,
+            classes=cohort.classes,
+            split=split,
+            labels={subject.id: subject.label for subject in subjects},
+            digests={s.id: (*map(s.digest, modalities), *([s.seg_digest] if annotated else [])) for s in subjects},
+            preprocessing=experiment.preprocessing.model_dump() if any(m.kind == "image" for m in kinds) else {},
+            recipe=_fit_recipe(experiment, kinds, bool(stages)),
+            stages=stages,
+            seed=experiment.seed,
+            parents=parents,
+            runtime=runtime(),
+        )
+
+    def _inner_splits(self, experiment: Experiment, split: Split) -> tuple[Split, ...]:
+        protocol = experiment.protocol
+        settings = (split, protocol.inner_folds, protocol.fold_seed)
+        if settings not in self._inner:
+            subjects = [self.study.cohort.subject(id) for id in split.training]
+            seed = derive_seed("inner folds", protocol.fold_seed, split.training)
+            self._inner[settings] = draw_splits(subjects, protocol.inner_folds, seed)
+        return self._inner[settings]
+
+    def _backbone(self, experiment: Experiment, modality: Modality) -> Component:
+        return self._component("backbone", backbone_name(experiment, modality))
+
+    def _component(self, kind: str, name: str) -> Component:
+        return self.study.registry.get(kind, name)
+
+    def _built(self, experiment: Experiment, component: Component) -> Built:
+        options = component.resolve(experiment.options.get(component.name, {}))
+        return Built(component.name, options, component.distribution, component.version, component.source)
+
+
+def plan(
+    study: Study, known: Mapping[str, Predictions] | None = None, failed: Mapping[str, str] | None = None
+) -> Plan:
+    """What a study needs, given the predictions that are known already."""
+    return Planner(study).plan(known or {}, failed)
+
+
+@lru_cache(maxsize=1)
+def runtime() -> Mapping[str, str]:
+    """The code below every fit: the core's own numerics and the version of torch."""
+    folder = Path(__file__).parent
+    sources = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in NUMERICS}
+    return {"core": content_digest(sources), "torch": version("torch")}
+
+
+def _trained_by(experiment: Experiment) -> str:
+    return experiment.model_dump_json(exclude={"cohort", "modalities", "fusion", "attention", "label"})
+
+
+def _fit_recipe(experiment: Experiment, modalities: tuple[Modality, ...], trains: bool) -> dict[str, Any]:
+    """What of the recipe may change this fit: not the training of a strategy that trains nothing, for example."""
+    recipe = experiment.recipe.model_dump(exclude={"epochs", "learning_rate", "weight_decay", "stages"})
+    if not any(modality.kind == "image" for modality in modalities):
+        del recipe["augmentation"]
+    if not trains:
+        recipe = {key: recipe[key] for key in ("batch_size", "precision", "device", "threads", "class_weights")}
+    return recipe

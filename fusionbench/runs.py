@@ -1,0 +1,266 @@
+"""A run folder: what was asked, what came out, and what it was computed with, in files that stay as documented."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+import sys
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fusionbench.atomic import sweep, writable_folder, write_text
+from fusionbench.errors import StoreError, UsageError
+from fusionbench.experiment import Comparison, difference, load_comparison
+from fusionbench.folds import folds_digest, folds_rows
+from fusionbench.predictions import Predictions
+from fusionbench.study import Study, open_study, used_components
+
+if TYPE_CHECKING:
+    from fusionbench.engine import Outcome
+
+PACKAGES = ("fusionbench", "torch", "torchio", "numpy", "scikit-learn", "nibabel", "lightning-fabric")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one method predicts on one fold, or why it does not."""
+
+    experiment: str
+    method: str
+    repeat: int
+    fold: int
+    predictions: Predictions | None
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One line of ranking.csv: a modality's place in the order found for an experiment on a fold."""
+
+    experiment: str
+    repeat: int
+    fold: int
+    rank: int
+    modality: str
+    score: float
+    inner_scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The tables of a run, as its folder holds them."""
+
+    name: str
+    facts: dict[str, Any]
+    """run.json: cohort, methods, fits, versions, machine."""
+    results: tuple[Result, ...]
+    ranking: tuple[Ranked, ...]
+
+    @classmethod
+    def of(cls, outcome: Outcome, name: str = "run", seconds: float = 0.0) -> Run:
+        """The tables of what a run found out."""
+        return cls(name, _facts(outcome, seconds), tuple(_results(outcome)), tuple(_ranking(outcome)))
+
+
+def join_run(study: Study, folder: Path) -> Study:
+    """The study with the methods that the folder has already, if it holds the same experiment otherwise.
+
+    Raises StoreError with what differs if it holds another, and UsageError if it is no folder of ours.
+    """
+    toml = folder / "experiment.toml"
+    if folder.exists() and not toml.is_file() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise UsageError(f"{folder} exists and is no run folder: choose another with --out")
+    writable_folder(folder)
+    sweep(folder)
+    if not toml.is_file():
+        return study
+    before = load_comparison(toml)
+    if changed := difference(_comparable(before, study.comparison), _comparable(study.comparison, before)):
+        raise StoreError(f"{folder} holds another experiment ({changed}): choose another folder with --out")
+    facts = folder / "run.json"
+    if facts.is_file() and json.loads(facts.read_text("utf-8"))["cohort"]["fingerprint"] != study.cohort.fingerprint:
+        raise StoreError(f"{folder} was made from other data: choose another folder with --out")
+    union = {
+        "fusion": tuple(dict.fromkeys((*before.fusion, *study.comparison.fusion))),
+        "baselines": tuple(dict.fromkeys((*before.baselines, *study.comparison.baselines))),
+        "options": before.options | study.comparison.options,
+    }
+    extended = study.comparison.model_copy(update=union)
+    return study if extended == study.comparison else open_study(extended, registry=study.registry, cohort=study.cohort)
+
+
+def begin_run(study: Study, folder: Path) -> None:
+    """Write what is asked: experiment.toml and folds.csv."""
+    write_text(folder / "experiment.toml", study.comparison.to_toml())
+    rows = [[r, f, s, study.cohort.subject(s).label] for r, f, s in folds_rows(study.folds)]
+    write_text(folder / "folds.csv", csv_text(["repeat", "fold", "subject", "label"], rows))
+
+
+def write_run(run: Run, folder: Path) -> None:
+    """Write what came out: predictions.csv, ranking.csv, leaderboard.csv and, last, run.json."""
+    from fusionbench.leaderboard import Leaderboard
+
+    write_text(folder / "predictions.csv", _predictions_csv(run))
+    header = ["experiment", "repeat", "fold", "rank", "modality", "score", "inner_scores"]
+    rows = [
+        [r.experiment, r.repeat, r.fold, r.rank, r.modality, repr(r.score), " ".join(map(repr, r.inner_scores))]
+        for r in run.ranking
+    ]
+    write_text(folder / "ranking.csv", csv_text(header, rows))
+    write_text(folder / "leaderboard.csv", Leaderboard.of(run).to_csv())
+    write_text(folder / "run.json", json.dumps(run.facts, indent=1, sort_keys=True) + "\n")
+
+
+def read_run(folder: Path) -> Run:
+    """The tables of a finished run; UsageError if the folder holds none."""
+    if not (folder / "run.json").is_file():
+        raise UsageError(f"{folder} holds no finished run (no run.json): run `fusionbench run --out {folder}` first")
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return Run(folder.name, facts, tuple(_read_results(folder, facts)), tuple(_read_ranking(folder)))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A CSV as text, with plain line ends."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _comparable(comparison: Comparison, other: Comparison) -> str:
+    """The configuration without what may differ between two parts of one run: its methods, and options of new ones."""
+    shared = {name: values for name, values in comparison.options.items() if name in other.options}
+    settings = tomllib.loads(comparison.to_toml())
+    for name in ("fusion", "baselines"):
+        settings.pop(name, None)
+    return Comparison(**settings).model_copy(update={"options": shared}).to_toml()
+
+
+def _results(outcome: Outcome) -> Iterable[Result]:
+    fingerprint = outcome.study.cohort.fingerprint
+    for row in outcome.plan.rows:
+        failed = row.failed or outcome.failed.get(row.key, "")
+        key, label, fold = row.experiment.key(fingerprint), row.experiment.label, row.fold
+        yield Result(key, label, fold.repeat, fold.number, None if failed else outcome.known[row.key], failed)
+
+
+def _ranking(outcome: Outcome) -> Iterable[Ranked]:
+    fingerprint = outcome.study.cohort.fingerprint
+    for decision in outcome.decisions:
+        key, fold = decision.experiment.key(fingerprint), decision.fold
+        evidence = {one.modality: one for one in decision.evidence}
+        for rank, modality in enumerate(decision.order, 1):
+            one = evidence[modality]
+            score = one.mean if one.scores else float("nan")
+            yield Ranked(key, fold.repeat, fold.number, rank, modality, score, one.scores)
+
+
+def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    study, cohort = outcome.study, outcome.study.cohort
+    return {
+        "cohort": {
+            "name": cohort.name,
+            "synthetic": cohort.synthetic,
+            "subjects": len(cohort.subjects),
+            "classes": cohort.counts(),
+            "positive_class": cohort.positive_class,
+            "fingerprint": cohort.fingerprint,
+            "notes": list(cohort.notes),
+        },
+        "folds": {"count": len(study.folds), "digest": folds_digest(study.folds)},
+        "seeds": {"seed": study.comparison.seed, "fold_seed": study.comparison.protocol.fold_seed},
+        "methods": {e.label: _method_facts(study, e, outcome) for e in study.experiments},
+        "fits": {key: _fit_facts(record) for key, record in sorted(outcome.records.items())},
+        "plugins": [
+            {"kind": c.kind, "name": c.name, "plugin": c.plugin, "distribution": c.distribution, "version": c.version, "sha256": c.source}
+            for c in used_components(study.comparison, cohort, study.registry)
+        ],
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "cores": os.cpu_count(),
+            "device": study.comparison.recipe.device,
+            "python": sys.implementation.name,
+        },
+        "seconds": round(seconds, 1),
+    }
+
+
+def _method_facts(study: Study, experiment: Any, outcome: Outcome) -> dict[str, Any]:
+    strategy: Any = study.registry.get("fusion", experiment.fusion).cls
+    ranker: Any = study.registry.get("ranker", experiment.protocol.ranking.ranker).cls
+    ranked = strategy.uses_order and len(experiment.modalities) > 1
+    failures = {
+        row.failed or outcome.failed[row.key]
+        for row in outcome.plan.rows
+        if row.experiment == experiment and (row.failed or row.key in outcome.failed)
+    }
+    return {
+        "experiment": experiment.key(study.cohort.fingerprint),
+        "fusion": experiment.fusion,
+        "modalities": list(experiment.modalities),
+        "attention": experiment.attention,
+        "ranking": ranker.name if ranked else "",
+        "saw_test_folds": bool(ranked and ranker.saw_test),
+        "uses_annotations": bool(strategy.uses_annotations),
+        "fits": [row.key for row in outcome.plan.rows if row.experiment == experiment],
+        "failed": sorted(failures)[0] if failures else "",
+    }
+
+
+def _fit_facts(record: Any) -> dict[str, Any]:
+    return {name: record[name] for name in ("parameters", "seconds", "peak_memory_bytes")} | {
+        "fusion": record["fit"]["fusion"]["name"],
+        "modalities": [modality["name"] for modality in record["fit"]["modalities"]],
+        "training_subjects": len(record["fit"]["split"]["training"]),
+    }
+
+
+def _predictions_csv(run: Run) -> str:
+    classes = list(run.facts["cohort"]["classes"])
+    header = ["experiment", "method", "repeat", "fold", "subject", "label", *(f"p_{c}" for c in classes), "notes"]
+    rows = []
+    for result in run.results:
+        for index, subject in enumerate(result.predictions.ids if result.predictions else ()):
+            assert result.predictions is not None
+            p = result.predictions
+            notes = "; ".join(f"{k}={v}" for k, v in sorted(p.notes[index].items())) if p.notes else ""
+            where = [result.experiment, result.method, result.repeat, result.fold]
+            rows.append([*where, subject, p.labels[index], *map(repr, p.probabilities[index].tolist()), notes])
+    rows.sort(key=lambda row: [str(cell) for cell in row[1:5]])
+    return csv_text(header, rows)
+
+
+def _read_results(folder: Path, facts: dict[str, Any]) -> Iterable[Result]:
+    import numpy as np
+
+    classes = tuple(facts["cohort"]["classes"])
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    groups: dict[tuple[str, str, int, int], list[dict[str, str]]] = {}
+    for row in rows:
+        where = (row["experiment"], row["method"], int(row["repeat"]), int(row["fold"]))
+        groups.setdefault(where, []).append(row)
+    for where, several in groups.items():
+        probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in several])
+        ids, labels = (tuple(row[column] for row in several) for column in ("subject", "label"))
+        yield Result(*where, Predictions(ids, labels, classes, probabilities))
+    for method, told in facts["methods"].items():
+        if told["failed"]:
+            yield Result(told["experiment"], method, 0, 0, None, told["failed"])
+
+
+def _read_ranking(folder: Path) -> Iterable[Ranked]:
+    with (folder / "ranking.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            scores = tuple(map(float, row["inner_scores"].split()))
+            where = (row["experiment"], int(row["repeat"]), int(row["fold"]))
+            yield Ranked(*where, int(row["rank"]), row["modality"], float(row["score"]), scores)

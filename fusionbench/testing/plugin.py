@@ -1,0 +1,1 @@
+"""The pytest plugin: one test per promise of an installed component."""

@@ -1,0 +1,345 @@
+"""The one training loop: build, begin, train stage by stage, predict, keep."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from fusionbench.batches import Batches
+from fusionbench.cohorts import Cohort
+from fusionbench.components import AttentionModule, Backbone, Context, FusionStrategy, Parts, Stage
+from fusionbench.errors import PluginError, TrainingError, UsageError
+from fusionbench.planning import Fit, Job
+from fusionbench.predictions import Predictions
+from fusionbench.registry import Registry
+from fusionbench.seeds import derive_seed
+from fusionbench.store import Store
+from fusionbench.volumes import Volumes
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every precision it is given
+
+FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An epoch of a fit is done."""
+
+    key: str
+    stage: str
+    epoch: int
+    epochs: int
+    loss: float
+    work: int
+    """Subjects times modalities seen."""
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a fit is done with and where it is kept."""
+
+    cohort: Cohort
+    registry: Registry
+    volumes: Volumes
+    store: Store
+    checkpoint_seconds: float = 30.0
+    """An epoch that ends this long after the last checkpoint leaves a new one."""
+
+
+def execute(job: Job, place: Workplace, report: Report) -> bool:
+    """Do one fit and keep it; False if somebody else had done it meanwhile."""
+    with place.store.lock(job.key):
+        if place.store.has(job.key):
+            return False
+        started = time.monotonic()
+        with threads(job.fit.recipe["threads"]), deterministic():
+            model, history, predictions = _train_and_predict(job.fit, place, report)
+        record = {
+            "key": job.key,
+            "fit": asdict(job.fit),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "seconds": round(time.monotonic() - started, 3),
+            "peak_memory_bytes": _peak_memory(job.fit.recipe["device"]),
+        }
+        place.store.save(job.key, model.state_dict(), predictions, history, record)
+    return True
+
+
+def build_strategy(fit: Fit, registry: Registry) -> FusionStrategy:
+    """The strategy of a fit with fresh weights, the same for the same fit."""
+    component = registry.get("fusion", fit.fusion.name)
+    with seeded(derive_seed(fit.base_seed, "weights")):
+        strategy: FusionStrategy = component.cls(parts_of(fit, registry), **fit.fusion.options)
+    return strategy
+
+
+def parts_of(fit: Fit, registry: Registry) -> Parts:
+    """The parts that a fit's strategy is built from."""
+
+    def make_backbone(modalities: tuple[str, ...], channels: int) -> Backbone:
+        built = [fit.backbones[name] for name in modalities]
+        if len({backbone.name for backbone in built}) > 1:
+            raise PluginError(f"{fit.fusion.name} stacks modalities of different backbones: {', '.join(modalities)}")
+        backbone: Backbone = registry.get("backbone", built[0].name).cls(channels, **built[0].options)
+        return backbone
+
+    def make_attention(channels: int) -> AttentionModule:
+        module: AttentionModule = registry.get("attention", fit.attention.name).cls(channels, **fit.attention.options)
+        return module
+
+    return Parts(
+        modalities=tuple(modality.name for modality in fit.modalities),
+        classes=fit.classes,
+        shapes={modality.name: modality.channels for modality in fit.modalities},
+        make_backbone=make_backbone,
+        make_attention=make_attention,
+        dropout=fit.recipe.get("dropout", 0.0),
+    )
+
+
+def train(
+    model: FusionStrategy,
+    fit: Fit,
+    batches: Batches,
+    fabric: Fabric,
+    place: Workplace,
+    report: Report = lambda progress: None,
+    resumed: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Train a model through its stages, from where a checkpoint left off; the loss of every epoch."""
+    history: list[dict[str, Any]] = list(resumed["history"]) if resumed else []
+    checkpoint, saved = place.store.checkpoint(fit.key), time.monotonic()
+    for number, stage in enumerate(_stages(model, fit)):
+        if resumed and number < resumed["stage"]:
+            continue
+        optimizer = fabric.setup_optimizers(_optimizer(model, stage, fit))
+        start = 0
+        if resumed and number == resumed["stage"]:
+            optimizer.load_state_dict(resumed["optimizer"])
+            start = resumed["epoch"] + 1
+        epochs = fit.stages[stage.name]["epochs"]
+        for epoch in range(start, epochs):
+            loss = train_epoch(model, stage, epoch, epochs, fit, batches, fabric, optimizer)
+            history.append({"stage": stage.name, "epoch": epoch, "loss": loss})
+            work = len(fit.split.training) * len(fit.modalities)
+            report(Progress(fit.key, stage.name, epoch, epochs, loss, work))
+            if time.monotonic() - saved >= place.checkpoint_seconds:
+                checkpoint.save(
+                    {
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "stage": number,
+                        "epoch": epoch,
+                        "history": history,
+                    }
+                )
+                saved = time.monotonic()
+    return history
+
+
+def train_epoch(  # noqa: PLR0913 - the loop's own state, passed down once
+    model: FusionStrategy,
+    stage: Stage,
+    epoch: int,
+    epochs: int,
+    fit: Fit,
+    batches: Batches,
+    fabric: Fabric,
+    optimizer: Any,
+) -> float:
+    """One pass over the training part; the mean loss per subject."""
+    set_modes(model, stage.trains)
+    total, count = 0.0, 0
+    for step, batch in enumerate(batches.training(stage.name, epoch)):
+        with seeded(derive_seed(fit.base_seed, "step", stage.name, epoch, step)), fabric.autocast():
+            loss = stage.loss(model, batch, epoch / max(1, epochs))
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss.item()} in stage {stage.name}, epoch {epoch + 1}: "
+                f"try a smaller learning rate or --precision 32"
+            )
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        total, count = total + loss.item() * len(batch.ids), count + len(batch.ids)
+    return total / count
+
+
+def predict(model: FusionStrategy, batches: Batches, ids: Sequence[str], fabric: Fabric) -> Predictions:
+    """The class probabilities of some subjects of the fit, and the strategy's remarks."""
+    model.eval()
+    fit, rows, notes = batches.fit, [], []
+    with torch.inference_mode():
+        for batch in batches.in_order(ids):
+            with fabric.autocast():
+                logits = model(batch.inputs)
+            _check_logits(fit, logits, batch.inputs)
+            rows.append(logits.double().softmax(1).cpu())
+            remarks = model.notes(batch)
+            notes += [{column: values[i] for column, values in remarks.items()} for i in range(len(batch.ids))]
+    labels = tuple(fit.labels[id] for id in ids)
+    return Predictions(tuple(ids), labels, fit.classes, torch.cat(rows).numpy(), tuple(notes))
+
+
+def is_trained(name: str, trains: Sequence[str]) -> bool:
+    """Whether a stage with these prefixes trains the module or tensor of that name.
+
+    >>> is_trained("branches.0.low", ["branches"]), is_trained("head.linear", ["head.dropout"]), is_trained("x", [""])
+    (True, False, True)
+    """
+    return any(prefix in ("", name) or name.startswith(f"{prefix}.") for prefix in trains)
+
+
+def set_modes(model: nn.Module, trains: Sequence[str]) -> None:
+    """Put what a stage trains into train mode and all else into eval mode: not even a running statistic moves."""
+    for name, module in model.named_modules():
+        module.training = is_trained(name, trains)
+
+
+def resolve_device(asked: str) -> str:
+    """The device to use: cuda if there is one, else mps, else cpu; UsageError for one that is not there."""
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    available = ["cpu", *(["mps"] if torch.backends.mps.is_available() else [])]
+    available += ["cuda", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
+    if asked not in available:
+        raise UsageError(f"no device {asked!r}: there are {', '.join(available)}")
+    return asked
+
+
+def resolve_precision(asked: str, device: str, kinds: set[str]) -> str:
+    """bf16 for images where the hardware computes in it, else 32: what `auto` means, chosen once and recorded."""
+    if asked != "auto":
+        return asked
+    if "image" not in kinds:
+        return "32"
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported() else "32"
+    return "bf16" if device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16") else "32"
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw random numbers from this seed inside, and leave the stream outside as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with that many threads inside: a result depends on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Use deterministic kernels inside, where there are any."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def make_fabric(recipe: Mapping[str, Any]) -> Fabric:
+    """Lightning Fabric for one device and precision."""
+    accelerator, _, index = recipe["device"].partition(":")
+    devices: Any = [int(index)] if index else 1
+    return Fabric(accelerator=accelerator, devices=devices, precision=FABRIC_PRECISION[recipe["precision"]])  # type: ignore[arg-type]
+
+
+def _train_and_predict(
+    fit: Fit, place: Workplace, report: Report
+) -> tuple[FusionStrategy, list[dict[str, Any]], Predictions]:
+    fabric = make_fabric(fit.recipe)
+    model = build_strategy(fit, place.registry).to(fabric.device)
+    batches = Batches(fit, place.volumes, fabric.device, model.uses_annotations, _out_of_fold(fit, place.store))
+    resumed = place.store.checkpoint(fit.key).load()
+    try:
+        if resumed:
+            model.load_state_dict(resumed["model"])
+        else:
+            begin(model, fit, batches, place.store)
+        history = train(model, fit, batches, fabric, place, report, resumed)
+        return model, history, predict(model, batches, fit.split.test, fabric)
+    except torch.OutOfMemoryError:
+        peak = _peak_memory(fit.recipe["device"]) / 2**30
+        raise TrainingError(
+            f"out of memory at {peak:.1f} GiB: try --set recipe.batch_size={max(1, fit.recipe['batch_size'] // 2)}, "
+            f"--precision bf16, or a smaller --set preprocessing.resize"
+        ) from None
+
+
+def begin(model: FusionStrategy, fit: Fit, batches: Batches, store: Store) -> None:
+    """Let a fresh model learn what is learned without gradients, from the training part alone."""
+    with seeded(derive_seed(fit.base_seed, "begin")), torch.no_grad():
+        for backbone in model.modules():
+            if isinstance(backbone, Backbone) and backbone.needs_statistics:
+                names = backbone.modalities
+                training = batches.in_order(fit.split.training)
+                backbone.fit_statistics(torch.cat([batch.inputs[n] for n in names], 1) for batch in training)
+        weights = {parent.role: store.weights(parent.keys[0]) for parent in fit.parents if parent.use == "weights"}
+        model.begin(Context(weights, lambda: batches.in_order(fit.split.training, given=True)))
+
+
+def _out_of_fold(fit: Fit, store: Store) -> dict[str, Predictions]:
+    return {
+        parent.role: Predictions.joined((store.predictions(key, fit.classes) for key in parent.keys), fit.classes)
+        for parent in fit.parents
+        if parent.use == "out-of-fold"
+    }
+
+
+def _stages(model: FusionStrategy, fit: Fit) -> tuple[Stage, ...]:
+    stages = model.stages()
+    names = [name for name, _ in model.named_modules()]
+    for stage in stages:
+        if stage.name not in fit.stages:
+            raise PluginError(f"{fit.fusion.name} has a stage {stage.name!r} that its `stage_names` do not declare")
+        for prefix in stage.trains:
+            if prefix not in names and prefix not in dict(model.named_parameters()):
+                raise PluginError(f"stage {stage.name} of {fit.fusion.name} trains {prefix!r}, which does not exist")
+    return stages
+
+
+def _optimizer(model: FusionStrategy, stage: Stage, fit: Fit) -> torch.optim.Optimizer:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_trained(name, stage.trains))
+    settings = fit.stages[stage.name]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(trained, lr=settings["learning_rate"], weight_decay=settings["weight_decay"])
+
+
+def _check_logits(fit: Fit, logits: Tensor, inputs: Mapping[str, Tensor]) -> None:
+    expected = (len(next(iter(inputs.values()))), len(fit.classes))
+    if tuple(logits.shape) != expected:
+        raise TrainingError(f"{fit.fusion.name} returned logits of shape {tuple(logits.shape)}, expected {expected}")
+    if not torch.isfinite(logits).all():
+        raise TrainingError(f"{fit.fusion.name} predicts NaN or infinity: try a smaller learning rate")
+
+
+def _peak_memory(device: str) -> int:
+    """The most memory that this process (or its GPU) ever held, in bytes."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

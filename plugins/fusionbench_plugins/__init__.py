@@ -1,0 +1,1 @@
+"""The built-in plugins: each module is what a third party would write."""

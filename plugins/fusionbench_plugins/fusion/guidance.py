@@ -1,0 +1,174 @@
+"""Cross-modality guidance: the primary modality's high-level features guide the secondary ones.
+
+After D. Xu, X. Wang, J. Cai, P.-A. Heng, "Cross-modality Guidance-aided Multi-modal Learning with Dual Attention for
+MRI Brain Tumor Grading", arXiv 2401.09029. In the paper's symbols, for secondaries i = 1..M in ranked order:
+
+    f_p = DA_p(SFE_p(x_p))                           the primary's features, after attention
+    z_i = R_i({LFE_i(x_i), Upsample(f_p)})           a 1x1x1 convolution back to the channels of LFE_i
+    f_i = DA_i(HFE_i(z_i))
+    t_0 = f_p,  t_i = T_i({t_{i-1}, f_i})            a 1x1x1 convolution back to the channels of f_p
+    p_i = G(t_i)                                     one shared head; the prediction is softmax(p_M)
+
+Both convolutions are computed in a cheaper form with the same value: R_i is split, so that the primary's half is
+applied before the upsampling, which it commutes with; T_i works on pooled vectors, since pooling is linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusionbench import Batch, Context, FusionStrategy, Parent, Parts, Stage, copy_equal_shapes, hookimpl, pool
+
+Upsample = Literal["trilinear", "nearest"]
+
+
+class Reduce(nn.Module):
+    """R_i: low-level features and the upsampled guidance, concatenated, back to the low-level channels."""
+
+    def __init__(self, low: int, guidance: int, start: str, upsample: Upsample) -> None:
+        super().__init__()
+        self.low, self.upsample = low, upsample
+        self.conv = nn.Conv3d(low + guidance, low, 1)
+        if start == "identity":  # HFE_i first sees what it was trained on
+            _identity_first(self.conv.weight, self.conv.bias)
+
+    def forward(self, low: Tensor, guidance: Tensor) -> Tensor:
+        """(B, low, D, H, W) and (B, guidance, d, h, w) -> (B, low, D, H, W)."""
+        own = F.conv3d(low, self.conv.weight[:, : self.low], self.conv.bias)
+        guided = F.conv3d(guidance, self.conv.weight[:, self.low :])  # (B, low, d, h, w): before the upsampling
+        return own + self.resize(guided, low)
+
+    def resize(self, guidance: Tensor, like: Tensor) -> Tensor:
+        """Features at the (D, H, W) of others."""
+        return F.interpolate(guidance, size=like.shape[2:], mode=self.upsample)
+
+
+class Guided(nn.Module):
+    """One secondary modality: LFE_i, R_i, HFE_i, DA_i, and T_i."""
+
+    def __init__(self, parts: Parts, modality: str, primary: int, reduce_init: str, upsample: Upsample) -> None:
+        super().__init__()
+        self.backbone = parts.backbone(modality)
+        low, high = self.backbone.low_spec.channels, self.backbone.high_spec.channels
+        self.reduce = Reduce(low, primary, reduce_init, upsample)
+        self.attention = parts.attention(high)
+        self.fuse = nn.Linear(primary + high, primary)
+
+    def features(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """f_i: (B, C, D, H, W) of the modality, guided by f_p."""
+        features: Tensor = self.attention(self.backbone.high(self.reduce(self.backbone.low(x), guidance)))
+        return features
+
+
+class Guidance(FusionStrategy):
+    """Cross-modality guidance: the primary's high-level features guide the others (Xu et al. 2024)."""
+
+    name = "guidance"
+    uses_order = True
+    inherited = ("primary",)
+    stage_names = ("secondary",)
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        train: Annotated[
+            Literal["secondary", "secondary+head", "joint"], "what stage 2 trains; all else stays as stage 1 left it"
+        ] = "secondary",
+        upsample: Annotated[Upsample, "how the guidance is brought to the size of low-level features"] = "trilinear",
+        reduce_init: Annotated[
+            Literal["identity", "default"], "R_i at the start: passes the low-level features on, or random"
+        ] = "identity",
+        fuse_init: Annotated[
+            Literal["primary", "mean", "default"], "T_i at the start: keeps t_(i-1), the mean of both, or random"
+        ] = "primary",
+    ) -> None:
+        super().__init__()
+        primary, *secondaries = parts.modalities
+        self.train_mode = train
+        self.primary_modality, self.secondary_modalities = primary, tuple(secondaries)
+        self.primary = parts.branch(primary)
+        channels = self.primary.backbone.high_spec.channels
+        self.secondaries = nn.ModuleList(
+            Guided(parts, name, channels, reduce_init, upsample) for name in self.secondary_modalities
+        )
+        for guided in self.secondaries:
+            _start_fuse(guided.fuse, fuse_init)
+
+    @classmethod
+    def parents(cls, modalities: tuple[str, ...]) -> tuple[Parent, ...]:
+        """Stage 1 is the primary's uni-modal fit."""
+        return (Parent("primary", "unimodal", modalities[:1], "weights"),)
+
+    def begin(self, context: Context) -> None:
+        """Load the primary; each secondary starts from a copy of it where both are the same image backbone."""
+        self.primary.load_state_dict(context.parents["primary"])
+        for guided in self.secondaries:
+            if type(guided.backbone) is type(self.primary.backbone) and "image" in guided.backbone.accepts:
+                copy_equal_shapes(self.primary.backbone, guided.backbone)
+            copy_equal_shapes(self.primary.attention, guided.attention)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Stage 2; none if the primary is alone."""
+        trains = {
+            "secondary": ("secondaries", "primary.head.dropout"),  # G's dropout stays active, its weights do not move
+            "secondary+head": ("secondaries", "primary.head"),
+            "joint": ("",),
+        }[self.train_mode]
+        return (Stage("secondary", trains, guidance_loss),) if self.secondaries else ()
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """p_M: logits (B, K) after the last secondary."""
+        return self.chain(inputs)[-1]
+
+    def chain(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """[p_0, ..., p_M]: logits (B, K) after the primary and after each secondary."""
+        # Detached unless everything trains: then gradients flow through the guidance too.
+        with nullcontext() if self.train_mode == "joint" else torch.no_grad():
+            guidance = self.primary.features(inputs[self.primary_modality])  # f_p
+        fused = pool(guidance)  # t_0, (B, C)
+        logits = [self.primary.head(fused)]
+        for name, guided in zip(self.secondary_modalities, self.secondaries, strict=True):
+            features = pool(guided.features(inputs[name], guidance))
+            fused = guided.fuse(torch.cat([fused, features], 1))  # t_i
+            logits.append(self.primary.head(fused))
+        return logits
+
+
+def guidance_loss(model: Guidance, batch: Batch, progress: float) -> Tensor:
+    """Eq. 6: L_p plus the loss after each secondary, all with weight one."""
+    return torch.stack([batch.cross_entropy(logits) for logits in model.chain(batch.inputs)]).sum()
+
+
+def _start_fuse(fuse: nn.Linear, start: str) -> None:
+    """T_i = [I | 0] keeps the stage-1 prediction exactly, [I/2 | I/2] averages old and new features."""
+    if start == "default":
+        return
+    _identity_first(fuse.weight, fuse.bias)
+    if start == "mean":
+        with torch.no_grad():
+            outputs = fuse.out_features
+            shared = min(outputs, fuse.in_features - outputs)
+            fuse.weight[:, :outputs] /= 2
+            fuse.weight[:shared, outputs : outputs + shared] = torch.eye(shared) / 2
+
+
+def _identity_first(weight: Tensor, bias: Tensor | None) -> None:
+    """[I | 0] and a bias of zero, for a weight of shape (out, in, ...) that maps to its first inputs."""
+    with torch.no_grad():
+        weight.zero_()
+        weight.flatten(1).fill_diagonal_(1)
+        if bias is not None:
+            bias.zero_()
+
+
+@hookimpl
+def fusionbench_fusion_strategies() -> list[type[FusionStrategy]]:
+    """The strategy of this module."""
+    return [Guidance]

@@ -1,0 +1,70 @@
+"""L2 logistic regression on the concatenated tables: the plain reference that a neural fusion has to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from fusionbench import Context, FusionStrategy, Parts, hookimpl
+
+
+class Logistic(FusionStrategy):
+    """Logistic regression on the standardised, concatenated tables (scikit-learn's solution)."""
+
+    name = "logistic"
+    accepts = frozenset({"table"})
+    stage_names = ()
+
+    def __init__(
+        self, parts: Parts, *, c: Annotated[float, "inverse strength of the L2 penalty, as scikit-learn's C"] = 1.0
+    ) -> None:
+        super().__init__()
+        self.c = c
+        self.modalities = parts.modalities
+        features = sum(parts.shapes.values())
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+        self.register_buffer("weight", torch.zeros(len(parts.classes), features))
+        self.register_buffer("bias", torch.zeros(len(parts.classes)))
+
+    mean: Tensor
+    std: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def begin(self, context: Context) -> None:
+        """Fit scaler and regression on the training part, and keep the solution in buffers."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import StandardScaler
+
+        batches = list(context.training())
+        features = torch.cat([self._table(batch.inputs) for batch in batches]).double().cpu().numpy()
+        labels = torch.cat([batch.labels for batch in batches]).cpu().numpy()
+        scaler = StandardScaler().fit(features)
+        solution = LogisticRegression(C=self.c, max_iter=5000).fit(scaler.transform(features), labels)
+        self.mean.copy_(torch.from_numpy(scaler.mean_))
+        self.std.copy_(torch.from_numpy(scaler.scale_))
+        # For two classes scikit-learn gives one row, the logit of class 1; class 0 then has the logit 0.
+        self.weight[-len(solution.coef_) :].copy_(torch.from_numpy(solution.coef_))
+        self.bias[-len(solution.coef_) :].copy_(torch.from_numpy(solution.intercept_))
+
+    def stages(self) -> tuple[()]:
+        """None: the solver is exact."""
+        return ()
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, K)."""
+        return (self._table(inputs) - self.mean) / self.std @ self.weight.T + self.bias
+
+    def _table(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Modality -> (B, F, 1, 1, 1) as one table (B, sum of F)."""
+        return torch.cat([inputs[name].flatten(1) for name in self.modalities], 1)
+
+
+@hookimpl
+def fusionbench_fusion_strategies() -> list[type[FusionStrategy]]:
+    """The strategy of this module."""
+    return [Logistic]
