@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         pool,
     )
     from fusionbench.engine import run
-    from fusionbench.errors import CohortError, FusionBenchError
+    from fusionbench.errors import CohortError, FusionBenchError, nearest, summary
     from fusionbench.experiment import Comparison, Experiment, load_comparison
     from fusionbench.folds import Fold, Split
     from fusionbench.hooks import hookimpl
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from fusionbench.planning import plan
     from fusionbench.predictions import Predictions
     from fusionbench.ranking import Evidence, Ground, Ranker
-    from fusionbench.registry import load_registry, read_cohort
+    from fusionbench.registry import data_home, load_registry, read_cohort
     from fusionbench.store import Store
-    from fusionbench.study import Study, open_study
+    from fusionbench.study import Study, compose, open_study
 
 _HOME = {
     "atomic": ("atomic_folder",),
@@ -55,7 +55,7 @@ _HOME = {
         "copy_equal_shapes",
         "pool",
     ),
-    "errors": ("CohortError", "FusionBenchError"),
+    "errors": ("CohortError", "FusionBenchError", "nearest", "summary"),
     "engine": ("run",),
     "experiment": ("Comparison", "Experiment", "load_comparison"),
     "folds": ("Fold", "Split"),
@@ -64,9 +64,9 @@ _HOME = {
     "planning": ("plan",),
     "predictions": ("Predictions",),
     "ranking": ("Evidence", "Ground", "Ranker"),
-    "registry": ("load_registry", "read_cohort"),
+    "registry": ("data_home", "load_registry", "read_cohort"),
     "store": ("Store",),
-    "study": ("Study", "open_study"),
+    "study": ("Study", "compose", "open_study"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -100,15 +100,19 @@ __all__ = [
     "Study",
     "Subject",
     "atomic_folder",
+    "compose",
     "copy_equal_shapes",
+    "data_home",
     "hookimpl",
     "load_comparison",
     "load_registry",
+    "nearest",
     "open_study",
     "plan",
     "pool",
     "read_cohort",
     "run",
+    "summary",
 ]
 
 

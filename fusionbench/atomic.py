@@ -22,7 +22,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         yield partial
         _sync(partial)
-        os.replace(partial, path)
+        partial.replace(path)
         _sync(path.parent)
     except OSError as error:
         raise StoreError(f"cannot write {path.name}: {error.strerror or error}; free some space or move it") from error
@@ -41,7 +41,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _sync(file)
         _sync(partial)
         if not path.exists():
-            os.replace(partial, path)
+            partial.replace(path)
             _sync(path.parent)
     except OSError as error:
         raise StoreError(f"cannot write {path.name}: {error.strerror or error}; free some space or move it") from error

@@ -82,6 +82,8 @@ def sampling_grid(matrices: Tensor, size: Sequence[int], spacings: Tensor, devic
 
 
 def _moved(values: Tensor, moved: Tensor, grid: Tensor, mode: str) -> Tensor:
+    if len(moved) == len(values):  # the usual case, without two copies of the batch
+        return F.grid_sample(values.to(grid), grid, mode=mode, align_corners=False).to(values)
     index = moved.to(values.device)
     sampled = F.grid_sample(values[index].to(grid), grid, mode=mode, align_corners=False)
     return values.index_copy(0, index, sampled.to(values))

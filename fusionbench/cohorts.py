@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from fusionbench.errors import CohortError, UsageError, nearest
+from fusionbench.errors import CohortError, UsageError, nearest, summary
 
 Kind = Literal["image", "table"]
 
@@ -79,12 +79,16 @@ class Cohort:
 
     def __post_init__(self) -> None:
         faults = [
-            *(f"{name} appears {n} times" for name, n in Counter(s.id for s in self.subjects).items() if n > 1),
-            *(f"{s.id} has the label {s.label!r}" for s in self.subjects if s.label not in self.classes),
-            *(f"{s.id} has no {m.name}" for s in self.subjects for m in self.modalities if not s.has(m.name)),
+            *(f"{name!r} appears {n} times" for name, n in Counter(s.id for s in self.subjects).items() if n > 1),
+            *(
+                f"{s.id!r} has the label {s.label!r}: {nearest(s.label, self.classes)}"
+                for s in self.subjects
+                if s.label not in self.classes
+            ),
+            *(f"{s.id!r} has no {m.name}" for s in self.subjects for m in self.modalities if not s.has(m.name)),
         ]
         if faults:
-            raise CohortError(f"{self.name}: {summary(faults)}. Classes: {', '.join(self.classes)}")
+            raise CohortError(f"{self.name}: {summary(faults)}")
         if self.positive_class not in self.classes:
             raise CohortError(f"positive class {self.positive_class!r}: {nearest(self.positive_class, self.classes)}")
         if len({s.label for s in self.subjects}) < 2:
@@ -159,15 +163,8 @@ def class_weights(labels: Iterable[str], classes: tuple[str, ...], scheme: str) 
 @lru_cache(maxsize=100_000)
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file; read once in a process."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def summary(faults: list[str], shown: int = 8) -> str:
-    """Some faults in one line: the first few, and how many more.
-
-    >>> summary(["a is bad", "b is bad", "c is bad"], shown=2)
-    'a is bad; b is bad; and 1 more'
-    """
-    rest = len(faults) - shown
-    return "; ".join(faults[:shown]) + (f"; and {rest} more" if rest > 0 else "")
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CohortError(f"cannot read {path.name}: {error.strerror}") from None

@@ -58,7 +58,7 @@ class Backbone(nn.Module, ABC):
         """High-level features of the input: high(low(x))."""
         return self.high(self.low(x))
 
-    def fit_statistics(self, batches: Iterable[Tensor]) -> None:  # noqa: B027 - optional by design
+    def fit_statistics(self, batches: Iterable[Tensor]) -> None:
         """Fit what the backbone needs to know of its inputs, (B, C, D, H, W) each, from the training part only.
 
         Called once before a fresh fit and never on reload: keep the result in buffers.
@@ -258,7 +258,7 @@ class FusionStrategy(nn.Module, ABC):
         """The fits that must be done first, for these modalities in this order."""
         return ()
 
-    def begin(self, context: Context) -> None:  # noqa: B027 - optional by design
+    def begin(self, context: Context) -> None:
         """Load parents, fit statistics into buffers. Called before a fresh fit, never on reload."""
 
     def stages(self) -> tuple[Stage, ...]:

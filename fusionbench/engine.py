@@ -29,8 +29,8 @@ class Planned:
     """A plan is made, or made again after a ranking."""
 
     plan: Plan
-    stored: int
-    """How many of its fits the store has."""
+    stored: frozenset[str]
+    """The keys of the fits that the store had, so that nobody does them in this run."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class _Run:
         self.study, self.store, self.listener, self.jobs = study, store, listener, jobs
         self.planner = Planner(study)
         self.known: dict[str, Predictions] = {}
+        self.stored: set[str] = set()
         self.failed: dict[str, str] = {}
         self.busy: dict[Future[bool], Job] = {}
         self.plan = self._replan()
@@ -127,8 +128,9 @@ class _Run:
             found = [job for job in plan.jobs if job.key not in self.known and self.store.has(job.key)]
             for job in found:
                 self.known[job.key] = self.store.predictions(job.key, job.fit.classes)
+                self.stored.add(job.key)
             if not found or not plan.undecided:
-                self.listener(Planned(plan, sum(job.key in self.known for job in plan.jobs)))
+                self.listener(Planned(plan, frozenset(self.stored)))
                 return plan
 
     def _ready(self, started: set[str]) -> list[Job]:
@@ -168,8 +170,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, FusionBenchError):
         return text
     frames = traceback.extract_tb(error.__traceback__)
-    place = getattr(error, "__fusionbench_place__", None) or (f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "")
-    return f"{type(error).__name__}: {text}" + (f" ({place})" if place else "")
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}"
 
 
 @contextmanager

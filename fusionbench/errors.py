@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -34,9 +34,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Say which of the known names is meant, and what there is.
 
     >>> nearest("guidence", ["ensemble", "guidance"])
-    'did you mean guidance? There are: ensemble, guidance'
+    "did you mean 'guidance'? There are ensemble, guidance"
     """
     names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=0.6)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}There are: {', '.join(names) or 'none'}"
+    plain = {other.strip().lower(): other for other in names}
+    close = get_close_matches(name.strip().lower(), plain, n=1, cutoff=0.6)
+    hint = f"did you mean {plain[close[0]]!r}? There" if close else "there"
+    return f"{hint} are {summary(names, ', ', 12) or 'none'}"
+
+
+def summary(faults: Sequence[str], separator: str = "; ", shown: int = 8) -> str:
+    """Some faults in one line: the first few, and how many more.
+
+    >>> summary(["a is bad", "b is bad", "c is bad"], shown=2)
+    'a is bad; b is bad; and 1 more'
+    """
+    rest = len(faults) - shown
+    return separator.join([*faults[:shown], *([f"and {rest} more"] if rest > 0 else [])])

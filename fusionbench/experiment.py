@@ -157,7 +157,7 @@ class Comparison(_Shared):
 
     def to_toml(self) -> str:
         """Everything, as a configuration file that can be run again."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        return tomli_w.dumps(without_none(self.model_dump(mode="json")))
 
 
 def load_comparison(config: str | Path, *overrides: Mapping[str, Any]) -> Comparison:
@@ -177,7 +177,9 @@ def read_config(config: str | Path) -> dict[str, Any]:
     if path.suffix != ".toml":
         path = configs_folder() / f"{config}.toml"
     if not path.is_file():
-        raise UsageError(f"no configuration {str(config)!r}: {nearest(str(config), shipped_configs())}, or give a FILE.toml")
+        raise UsageError(
+            f"no configuration {str(config)!r}: {nearest(str(config), shipped_configs())}, or give a FILE.toml"
+        )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -229,6 +231,12 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return out
 
 
+def without_none(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings without those that are None, or a table of nothing else."""
+    nested = {key: without_none(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
+    return {key: value for key, value in nested.items() if value is not None and value != {}}
+
+
 def difference(old: str, new: str) -> str:
     """The settings in which two configuration files differ, in one line: `recipe.epochs: 8 -> 5`."""
     before, after = _flat(tomllib.loads(old)), _flat(tomllib.loads(new))
@@ -248,7 +256,7 @@ def _validated(settings: Mapping[str, Any]) -> Comparison:
 
 
 def _nearest_setting(where: str) -> str:
-    known = [key for key in _flat(_schema(Comparison))]
+    known = list(_flat(_schema(Comparison)))
     close = difflib.get_close_matches(where, known, n=1)
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}, and component options"
 

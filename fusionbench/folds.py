@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fusionbench.cohorts import Cohort, Subject, summary
-from fusionbench.errors import CohortError
+from fusionbench.cohorts import Cohort, Subject
+from fusionbench.errors import CohortError, summary
 from fusionbench.seeds import content_digest, derive_seed
 
 

@@ -21,6 +21,9 @@ ENOUGH_SCORES = 10
 """Below this many fold scores no test has the power to separate methods."""
 
 
+SYNTHETIC = "synthetic data: this shows that the machinery works, and nothing about medicine"
+
+
 @dataclass(frozen=True)
 class Row:
     """One method: its scores per fold, or why it has none, and what a reader must know of it."""
@@ -114,7 +117,11 @@ class Leaderboard:
         return [
             f"positive class {cohort['positive_class']}; {cohort['subjects']} subjects ({counts}) of {cohort['name']}",
             f"mean ± sample std over {scores} test folds; decisions at .5",
-            *(["synthetic data: this shows that the machinery works, and nothing about medicine"] if cohort["synthetic"] else []),
+            *(
+                ["synthetic data: this shows that the machinery works, and nothing about medicine"]
+                if cohort["synthetic"]
+                else []
+            ),
             *(["too few folds to separate methods: use --repeats"] if scores < ENOUGH_SCORES else []),
             *marked,
         ]
@@ -132,7 +139,11 @@ class Leaderboard:
         orders = [[line.modality for line in lines] for _, _, lines in self.orders()]
         names = sorted({name for order in orders for name in order})
         table = [
-            (n, sum(order[0] == n for order in orders), statistics.fmean(order.index(n) + 1 for order in orders if n in order))
+            (
+                n,
+                sum(order[0] == n for order in orders),
+                statistics.fmean(order.index(n) + 1 for order in orders if n in order),
+            )
             for n in names
         ]
         return sorted(table, key=lambda line: (line[2], line[0]))
@@ -148,7 +159,8 @@ def _row(label: str, told: dict[str, Any], results: Sequence[Result], run: Run) 
     ordered = sorted(results, key=lambda result: (result.repeat, result.fold))
     positive = run.facts["cohort"]["positive_class"]
     scores = {
-        name: tuple(metric(r.predictions, positive) for r in ordered if r.predictions) for name, metric in METRICS.items()
+        name: tuple(metric(r.predictions, positive) for r in ordered if r.predictions)
+        for name, metric in METRICS.items()
     }
     return Row(label, told["experiment"], scores, marks=tuple(marks))
 

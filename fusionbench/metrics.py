@@ -36,8 +36,8 @@ class Metric:
 def decide(probabilities: Probabilities, positive: int) -> Targets:
     """The predicted classes: the positive one from .5 on if there are two, the most probable if there are more."""
     if probabilities.shape[1] == 2:
-        return np.where(probabilities[:, positive] >= 0.5, positive, 1 - positive)
-    return probabilities.argmax(1)
+        return np.where(probabilities[:, positive] >= 0.5, np.int64(positive), np.int64(1 - positive))
+    return probabilities.argmax(1).astype(np.int64)
 
 
 def roc_auc(targets: Targets, probabilities: Probabilities, positive: int) -> float:
@@ -120,7 +120,7 @@ def metric(name: str) -> Metric:
 def _over_classes(
     score: Callable[[NDArray[np.bool_], int], float], targets: Targets, probabilities: Probabilities, positive: int
 ) -> float:
-    """The score of the positive class, or the mean over all classes if there are more than two; NaN if one is absent."""
+    """The score of the positive class, or the mean over all classes if there are more; NaN if one is absent."""
     classes = [positive] if probabilities.shape[1] == 2 else list(range(probabilities.shape[1]))
     if any((targets == k).all() or not (targets == k).any() for k in classes):
         return math.nan

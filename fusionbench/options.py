@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from fusionbench.errors import PluginError, UsageError, nearest
@@ -23,6 +24,11 @@ class Option:
     type: Any
     default: Any
     help: str
+
+    @property
+    def is_file(self) -> bool:
+        """Whether its value is the path of a file, whose content counts and not its name."""
+        return Path in (self.type, *get_args(self.type))
 
     @property
     def type_name(self) -> str:

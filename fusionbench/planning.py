@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fusionbench.cohorts import Modality
+from fusionbench.cohorts import Modality, file_digest
 from fusionbench.errors import PluginError
 from fusionbench.experiment import Experiment
 from fusionbench.folds import Fold, Split, draw_splits
@@ -34,6 +34,8 @@ class Built:
 
     name: str
     options: Mapping[str, Any]
+    files: Mapping[str, str]
+    """Option that names a file -> the SHA-256 of its content, which is what counts."""
     distribution: str
     version: str
     source: str
@@ -72,7 +74,10 @@ class Fit:
     @cached_property
     def key(self) -> str:
         """The address of the result: a hash of all of the above."""
-        return content_digest(asdict(self))[:32]
+        content = asdict(self)
+        for built in (content["fusion"], content["attention"], *content["backbones"].values()):
+            built["options"] |= built.pop("files")
+        return content_digest(content)[:32]
 
     @property
     def base_seed(self) -> int:
@@ -82,7 +87,7 @@ class Fit:
     @property
     def work(self) -> int:
         """Subjects times epochs, for an estimate of the time left."""
-        epochs = sum(stage["epochs"] for stage in self.stages.values())
+        epochs: int = sum(stage["epochs"] for stage in self.stages.values())
         return len(self.split.training) * epochs * len(self.modalities) + len(self.split.test)
 
 
@@ -105,6 +110,8 @@ class Row:
     """Empty while the order of its modalities is not decided."""
     failed: str = ""
     """Why it never will be."""
+    work: int = 0
+    """Of an undecided fit: how much work it will be, whatever the order."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +196,7 @@ class Planner:
             return Row(experiment, fold, failed=f"the ranking failed: {lost[0]}")
         if missing := [key for key in everything if key not in known]:
             draft.awaited.update(missing)
-            return Row(experiment, fold)
+            return Row(experiment, fold, work=self._jobs(experiment, experiment.modalities, fold.split)[-1].fit.work)
         evidence = tuple(self._evidence(experiment, name, [known[key] for key in keys[name]]) for name in keys)
         return Decision(experiment, fold, ranker.order(evidence), evidence)
 
@@ -280,12 +287,12 @@ class Planner:
 
     def _built(self, experiment: Experiment, component: Component) -> Built:
         options = component.resolve(experiment.options.get(component.name, {}))
-        return Built(component.name, options, component.distribution, component.version, component.source)
+        named = {option.name: options[option.name] for option in component.options if option.is_file}
+        files = {name: file_digest(Path(path)) for name, path in named.items() if path}
+        return Built(component.name, options, files, component.distribution, component.version, component.source)
 
 
-def plan(
-    study: Study, known: Mapping[str, Predictions] | None = None, failed: Mapping[str, str] | None = None
-) -> Plan:
+def plan(study: Study, known: Mapping[str, Predictions] | None = None, failed: Mapping[str, str] | None = None) -> Plan:
     """What a study needs, given the predictions that are known already."""
     return Planner(study).plan(known or {}, failed)
 

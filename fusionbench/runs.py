@@ -24,6 +24,7 @@ from fusionbench.study import Study, open_study, used_components
 
 if TYPE_CHECKING:
     from fusionbench.engine import Outcome
+    from fusionbench.registry import Component
 
 PACKAGES = ("fusionbench", "torch", "torchio", "numpy", "scikit-learn", "nibabel", "lightning-fabric")
 
@@ -179,10 +180,7 @@ def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
         "seeds": {"seed": study.comparison.seed, "fold_seed": study.comparison.protocol.fold_seed},
         "methods": {e.label: _method_facts(study, e, outcome) for e in study.experiments},
         "fits": {key: _fit_facts(record) for key, record in sorted(outcome.records.items())},
-        "plugins": [
-            {"kind": c.kind, "name": c.name, "plugin": c.plugin, "distribution": c.distribution, "version": c.version, "sha256": c.source}
-            for c in used_components(study.comparison, cohort, study.registry)
-        ],
+        "plugins": [_component_facts(c) for c in used_components(study.comparison, cohort, study.registry)],
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
@@ -192,6 +190,11 @@ def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
         },
         "seconds": round(seconds, 1),
     }
+
+
+def _component_facts(component: Component) -> dict[str, str]:
+    names = ("kind", "name", "plugin", "distribution", "version")
+    return {name: getattr(component, name) for name in names} | {"sha256": component.source}
 
 
 def _method_facts(study: Study, experiment: Any, outcome: Outcome) -> dict[str, Any]:

@@ -76,7 +76,9 @@ class Store:
         from safetensors.torch import save_file
 
         with atomic_folder(self.folder(key)) as folder:
-            save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, folder / "weights.safetensors")
+            save_file(
+                {name: tensor.contiguous().cpu() for name, tensor in weights.items()}, folder / "weights.safetensors"
+            )
             (folder / "predictions.csv").write_text(predictions.to_csv(), encoding="utf-8", newline="")
             (folder / "history.csv").write_text(_history_csv(history), encoding="utf-8")
             (folder / "job.json").write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
@@ -109,7 +111,7 @@ class Checkpoint:
         with atomic_file(self.newest) as partial:
             torch.save(dict(state), partial)
             if self.newest.exists():
-                os.replace(self.newest, self.previous)
+                self.newest.replace(self.previous)
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that can be read, if there is one."""

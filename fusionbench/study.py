@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fusionbench.cohorts import Cohort, Modality
+from fusionbench.cohorts import Cohort, CohortReader, Modality
 from fusionbench.errors import UsageError, nearest
-from fusionbench.experiment import Comparison, Experiment
+from fusionbench.experiment import Comparison, Experiment, load_comparison, parse_setting, read_config, without_none
 from fusionbench.folds import Fold, draw_folds, read_folds
 from fusionbench.registry import Component, Registry, load_registry, read_cohort
 
@@ -50,12 +50,35 @@ def open_study(
     return Study(resolved, experiments, cohort, _folds(resolved, cohort), registry)
 
 
+def compose(
+    registry: Registry, config: str = "", flags: Mapping[str, Any] | None = None, settings: Sequence[str] = ()
+) -> Comparison:
+    """The comparison that a command asks for: a configuration, flags over it, `NAME.OPTION=VALUE` settings over both.
+
+    Without a configuration the reader of the data names one; without data and reader it is the built-in cohort's.
+    Flags that are None, or nothing but None, are not set.
+    """
+    given = without_none(flags or {})
+    source = given.get("cohort", {})
+    if not config and source.get("data") and not source.get("reader"):
+        readers = ", ".join(_names(registry, "cohort"))
+        raise UsageError(f"--data {source['data']}: say what reads it with --cohort NAME ({readers}) or --config")
+    if not config:
+        reader = source.get("reader")
+        config = registry.get("cohort", reader).cls.config if reader else CohortReader.config  # type: ignore[attr-defined]
+    if isinstance(given.get("backbone"), list):
+        given["backbone"] = _backbones(given["backbone"], registry, read_config(config).get("backbone", {}))
+    return load_comparison(config, given, *map(parse_setting, settings))
+
+
 def backbone_name(experiment: Experiment | Comparison, modality: Modality) -> str:
     """The backbone for a modality: its own, or that of its kind; UsageError if neither is set."""
     names = experiment.backbone
     name = names.get(modality.name) or names.get(modality.kind)
     if name is None:
-        raise UsageError(f"no backbone for {modality.kind} modality {modality.name}: add --backbone {modality.kind}=NAME")
+        raise UsageError(
+            f"no backbone for {modality.kind} modality {modality.name}: add --backbone {modality.kind}=NAME"
+        )
     return name
 
 
@@ -103,7 +126,7 @@ def _resolved(comparison: Comparison, cohort: Cohort, registry: Registry) -> Com
     from fusionbench.training import resolve_device, resolve_precision
 
     modalities = comparison.modalities or tuple(modality.name for modality in cohort.modalities)
-    kinds = {cohort.modality(name).kind for name in modalities}
+    kinds: set[str] = {cohort.modality(name).kind for name in modalities}
     chosen = comparison.model_copy(update={"modalities": modalities})
     _check_kinds(chosen, cohort, registry)
     device = resolve_device(comparison.recipe.device)
@@ -134,7 +157,9 @@ def _check_accepts(component: Component, modality: Modality) -> None:
 def _experiments(comparison: Comparison, cohort: Cohort, registry: Registry) -> tuple[Experiment, ...]:
     shared = comparison.model_dump(exclude={"fusion", "baselines", "modalities"})
     rows = [
-        Experiment(**shared, fusion=fusion, modalities=modalities, label=_label(fusion, modalities, comparison, registry))
+        Experiment(
+            **shared, fusion=fusion, modalities=modalities, label=_label(fusion, modalities, comparison, registry)
+        )
         for fusion in dict.fromkeys((*comparison.baselines, *comparison.fusion))
         for modalities in _modality_sets(registry.get("fusion", fusion).cls, comparison.modalities)
     ]
@@ -161,6 +186,16 @@ def _folds(comparison: Comparison, cohort: Cohort) -> tuple[Fold, ...]:
     if isinstance(protocol.folds, str):
         return read_folds(Path(protocol.folds), cohort)
     return draw_folds(cohort, protocol.folds, protocol.repeats, protocol.fold_seed)
+
+
+def _backbones(names: Sequence[str], registry: Registry, default: Mapping[str, str]) -> dict[str, str]:
+    """`rmc` for every kind of modality that it takes, `t1ce=rmc` for one modality or kind."""
+    chosen = dict(default)
+    for text in names:
+        where, equals, name = text.rpartition("=")
+        accepts: Iterable[str] = registry.get("backbone", name).cls.accepts  # type: ignore[attr-defined]
+        chosen |= {where: name} if equals else dict.fromkeys(accepts, name)
+    return chosen
 
 
 def _names(registry: Registry, kind: str) -> Iterable[str]:

@@ -125,7 +125,7 @@ def train(
     for number, stage in enumerate(_stages(model, fit)):
         if resumed and number < resumed["stage"]:
             continue
-        optimizer = fabric.setup_optimizers(_optimizer(model, stage, fit))
+        optimizer: Any = fabric.setup_optimizers(_optimizer(model, stage, fit))
         start = 0
         if resumed and number == resumed["stage"]:
             optimizer.load_state_dict(resumed["optimizer"])
@@ -150,7 +150,7 @@ def train(
     return history
 
 
-def train_epoch(  # noqa: PLR0913 - the loop's own state, passed down once
+def train_epoch(
     model: FusionStrategy,
     stage: Stage,
     epoch: int,
@@ -233,10 +233,21 @@ def resolve_precision(asked: str, device: str, kinds: set[str]) -> str:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw random numbers from this seed inside, and leave the stream outside as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    """Draw random numbers from this seed inside, and leave the streams outside as they were.
+
+    What torch.random.fork_rng does, for the devices in use only: it costs a millisecond per step otherwise.
+    """
+    cuda: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    before, on_cuda = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
+    torch.default_generator.manual_seed(seed)
+    if cuda:
+        torch.cuda.manual_seed_all(seed)
+    try:
         yield
+    finally:
+        torch.set_rng_state(before)
+        if cuda:
+            torch.cuda.set_rng_state_all(on_cuda)
 
 
 @contextmanager

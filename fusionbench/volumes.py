@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fusionbench.atomic import atomic_file, write_text
-from fusionbench.cohorts import Cohort, Subject, file_digest, summary
-from fusionbench.errors import CohortError
+from fusionbench.cohorts import Cohort, Subject, file_digest
+from fusionbench.errors import CohortError, summary
 
 if TYPE_CHECKING:
     from fusionbench.experiment import Preprocessing
@@ -70,6 +70,7 @@ class Volumes:
         self.cohort = cohort
         self.preprocessing = preprocessing
         self._cache = cache
+        self._open: dict[Path, tuple[NDArray[Any], Grid]] = {}
 
     def inputs(self, ids: Sequence[str], modalities: Sequence[str]) -> dict[str, Tensor]:
         """Modality -> float32 (B, C, D, H, W) in [0, 1]; a table of F features is (B, F, 1, 1, 1), as it was read."""
@@ -161,12 +162,14 @@ class Volumes:
             raise CohortError(f"{subject.id!r}, segmentation: {error}") from None
 
     def _cached(self, path: Path, content: Content, channels: int) -> tuple[NDArray[Any], Grid]:
-        try:
-            entry = self._cache / _key(path, content, channels, self.preprocessing)
-        except OSError as error:
-            raise CohortError(f"{path.name}: {error.strerror}; restore it or take the subject out") from None
-        found = _load(entry, content, self.preprocessing)
-        return found or self._build(entry, path, content, channels)
+        entry = self._cache / _key(path, content, channels, self.preprocessing)
+        if entry not in self._open:
+            found = _load(entry, content, self.preprocessing)
+            self._open[entry] = found or self._build(entry, path, content, channels)
+        return self._open[entry]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": {}}  # another process maps the files anew
 
     def _build(self, entry: Path, path: Path, content: Content, channels: int) -> tuple[NDArray[Any], Grid]:
         volume, grid = read_volume(path, channels)

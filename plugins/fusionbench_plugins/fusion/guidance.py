@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionbench import Batch, Context, FusionStrategy, Parent, Parts, Stage, copy_equal_shapes, hookimpl, pool
+from fusionbench import Batch, Branch, Context, FusionStrategy, Parent, Parts, Stage, copy_equal_shapes, hookimpl, pool
 
 Upsample = Literal["trilinear", "nearest"]
 
@@ -52,18 +52,28 @@ class Reduce(nn.Module):
 class Guided(nn.Module):
     """One secondary modality: LFE_i, R_i, HFE_i, DA_i, and T_i."""
 
-    def __init__(self, parts: Parts, modality: str, primary: int, reduce_init: str, upsample: Upsample) -> None:
+    def __init__(
+        self, parts: Parts, modality: str, primary: int, reduce_init: str, fuse_init: str, upsample: Upsample
+    ) -> None:
         super().__init__()
         self.backbone = parts.backbone(modality)
         low, high = self.backbone.low_spec.channels, self.backbone.high_spec.channels
         self.reduce = Reduce(low, primary, reduce_init, upsample)
         self.attention = parts.attention(high)
         self.fuse = nn.Linear(primary + high, primary)
+        _start_fuse(self.fuse, fuse_init)
 
-    def features(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """f_i: (B, C, D, H, W) of the modality, guided by f_p."""
-        features: Tensor = self.attention(self.backbone.high(self.reduce(self.backbone.low(x), guidance)))
-        return features
+    def start_from(self, primary: Branch) -> None:
+        """Take a copy of the primary's weights, of the backbone only where both are the same image backbone."""
+        if type(self.backbone) is type(primary.backbone) and "image" in self.backbone.accepts:
+            copy_equal_shapes(primary.backbone, self.backbone)
+        copy_equal_shapes(primary.attention, self.attention)
+
+    def forward(self, x: Tensor, guidance: Tensor, before: Tensor) -> Tensor:
+        """t_i (B, C) from x_i (B, C, D, H, W), f_p and t_(i-1)."""
+        features = self.attention(self.backbone.high(self.reduce(self.backbone.low(x), guidance)))  # f_i
+        fused: Tensor = self.fuse(torch.cat([before, pool(features)], 1))
+        return fused
 
 
 class Guidance(FusionStrategy):
@@ -96,10 +106,8 @@ class Guidance(FusionStrategy):
         self.primary = parts.branch(primary)
         channels = self.primary.backbone.high_spec.channels
         self.secondaries = nn.ModuleList(
-            Guided(parts, name, channels, reduce_init, upsample) for name in self.secondary_modalities
+            Guided(parts, name, channels, reduce_init, fuse_init, upsample) for name in self.secondary_modalities
         )
-        for guided in self.secondaries:
-            _start_fuse(guided.fuse, fuse_init)
 
     @classmethod
     def parents(cls, modalities: tuple[str, ...]) -> tuple[Parent, ...]:
@@ -107,12 +115,11 @@ class Guidance(FusionStrategy):
         return (Parent("primary", "unimodal", modalities[:1], "weights"),)
 
     def begin(self, context: Context) -> None:
-        """Load the primary; each secondary starts from a copy of it where both are the same image backbone."""
+        """Load the primary, and start each secondary from a copy of it."""
         self.primary.load_state_dict(context.parents["primary"])
-        for guided in self.secondaries:
-            if type(guided.backbone) is type(self.primary.backbone) and "image" in guided.backbone.accepts:
-                copy_equal_shapes(self.primary.backbone, guided.backbone)
-            copy_equal_shapes(self.primary.attention, guided.attention)
+        for guided in self.secondaries.children():
+            assert isinstance(guided, Guided)
+            guided.start_from(self.primary)
 
     def stages(self) -> tuple[Stage, ...]:
         """Stage 2; none if the primary is alone."""
@@ -135,8 +142,7 @@ class Guidance(FusionStrategy):
         fused = pool(guidance)  # t_0, (B, C)
         logits = [self.primary.head(fused)]
         for name, guided in zip(self.secondary_modalities, self.secondaries, strict=True):
-            features = pool(guided.features(inputs[name], guidance))
-            fused = guided.fuse(torch.cat([fused, features], 1))  # t_i
+            fused = guided(inputs[name], guidance, fused)  # t_i
             logits.append(self.primary.head(fused))
         return logits
 

@@ -14,7 +14,9 @@ class Nested(Ranker):
     name = "nested"
     fusion = "unimodal"
 
-    def __init__(self, *, holdout: Annotated[bool, "score on the first inner fold only, at a fraction of the cost"] = False) -> None:
+    def __init__(
+        self, *, holdout: Annotated[bool, "score on the first inner fold only, at a fraction of the cost"] = False
+    ) -> None:
         self.holdout = holdout
 
     def splits(self, ground: Ground) -> tuple[Split, ...]:

@@ -1,0 +1,281 @@
+"""What the commands print. Ids, notes and plugin names are strangers' text: no markup is ever interpreted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fusionbench.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from fusionbench.testing.checks import Verdict
+    from rich.progress import Progress as Bar
+
+    from fusionbench.doctor import Finding
+    from fusionbench.engine import Event, Planned
+    from fusionbench.experiment import Comparison
+    from fusionbench.leaderboard import Leaderboard
+    from fusionbench.registry import Component, Plugin, Registry
+    from fusionbench.store import Store
+    from fusionbench.study import Study
+
+NARROW = 100
+"""Columns that a table may take where the width of the output is not known."""
+SECONDS_BETWEEN_LINES = 15.0
+"""How often progress is told where there is no terminal."""
+
+
+def console() -> Console:
+    """The console: plain text, of fixed width where it is no terminal."""
+    plain = Console(markup=False, highlight=False, emoji=False)
+    return plain if plain.is_terminal else Console(markup=False, highlight=False, emoji=False, width=NARROW)
+
+
+def cohort_line(comparison: Comparison, registry: Registry, home: Path | None) -> None:
+    """The first line of a run: which data."""
+    import fusionbench
+
+    source = comparison.cohort
+    if source.data:
+        say(f"Cohort: {source.data}, read by {source.reader}.")
+        return
+    component = registry.get("cohort", source.reader)
+    place = component.cls(**component.resolve(comparison.options.get(source.reader, {}))).location(
+        home or fusionbench.data_home()
+    )
+    say(f"Cohort: the built-in synthetic {source.reader} (no --data given). It shows mechanics, not medicine.")
+    if place and not place.exists():
+        say(f"Writing it once to {place} ...")
+
+
+def plan_lines(study: Study, store: Store) -> None:
+    """What a run will do, before it does it."""
+    from fusionbench.planning import plan
+
+    first = plan(study)
+    known = {j.key: store.predictions(j.key, j.fit.classes) for j in first.jobs if store.has(j.key)}
+    now = plan(study, known)
+    outer = {fold.split for fold in study.folds}
+    inner = sum(job.fit.split not in outer for job in now.jobs)
+    undecided = len(now.undecided)
+    saved = now.asked - len(now.jobs)
+    stored = sum(store.has(job.key) for job in now.jobs)
+    cohort = study.cohort
+    counts = ", ".join(f"{n} {name}" for name, n in cohort.counts().items())
+    methods = ", ".join(experiment.label for experiment in study.experiments)
+    say(f"{len(cohort.subjects)} subjects ({counts}; positive class {cohort.positive_class}), {len(study.folds)} folds")
+    say(f"Methods: {methods}")
+    say(
+        f"Plan: {len(now.jobs) + undecided} fits, of which {inner} only rank modalities inside training parts"
+        + (f" and {undecided} wait for that ranking" if undecided else "")
+        + f"; {saved} more are shared instead of trained again; {stored} are in the store."
+    )
+
+
+class Live:
+    """Shows events: a progress bar with the time left on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.total, self.done, self.fits, self.fits_done = 1, 0, 0, 0
+        self.credit: dict[str, int] = {}
+        self.started = self.told = time.monotonic()
+        self.bar: Bar | None = None
+        self.task: Any = None
+
+    def __enter__(self) -> Live:
+        if console().is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            left = TimeRemainingColumn(compact=True)
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+            )
+            self.bar = Progress(*columns, TimeElapsedColumn(), TextColumn("left"), left, console=console())
+            self.task = self.bar.add_task("starting", total=1)
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+        elif kind is None:
+            say(f"{self.fits_done} fits done in {_clock(time.monotonic() - self.started)}.")
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event and show it."""
+        from fusionbench.engine import Failed, Finished, Planned
+        from fusionbench.training import Progress
+
+        match event:
+            case Planned():
+                self._planned(event)
+            case Progress(key=key, work=work):
+                self.credit[key] = self.credit.get(key, 0) + work
+                self.done += work
+            case Finished(job):
+                self.fits_done += 1
+                self.done += job.fit.work - self.credit.get(job.key, 0)
+            case Failed(job, reason):
+                self.fits_done += 1
+                self.done += job.fit.work - self.credit.get(job.key, 0)
+                names = ",".join(modality.name for modality in job.fit.modalities)
+                say(f"failed: {job.fit.fusion.name} on {names}: {reason}", self.bar.console if self.bar else None)
+        self._show()
+
+    def _planned(self, planned: Planned) -> None:
+        """The work left is known anew; what the store had is no work."""
+        todo = [job for job in planned.plan.jobs if job.key not in planned.stored]
+        self.fits = len(todo) + len(planned.plan.undecided)
+        self.total = sum(job.fit.work for job in todo) + sum(row.work for row in planned.plan.undecided)
+
+    def _show(self) -> None:
+        text = f"{self.fits_done}/{self.fits} fits"
+        if self.bar:
+            self.bar.update(self.task, description=text, total=self.total, completed=self.done)
+        elif time.monotonic() - self.told >= SECONDS_BETWEEN_LINES and self.done:
+            self.told = time.monotonic()
+            elapsed = self.told - self.started
+            left = elapsed * (self.total - self.done) / self.done
+            say(f"{text}, {_clock(elapsed)} gone, about {_clock(left)} left")
+
+
+def leaderboard(board: Leaderboard) -> None:
+    """The ranking of the modalities and the table of methods."""
+    from fusionbench.leaderboard import SHOWN
+
+    _ranking(board)
+    rows = [[row.method, *board.cells(row)] for row in board.rows]
+    _print(_table("Leaderboard", ["method", *SHOWN], rows, right=range(1, len(SHOWN) + 1)))
+    for note in board.notes():
+        say(f"  {note}")
+
+
+def next_steps(folder: Path, store: Path, study: Study) -> None:
+    """Where the files are, and what to do next."""
+    say(
+        f"\nFiles: {folder}/ (leaderboard.csv, predictions.csv, ranking.csv, folds.csv, experiment.toml, run.json); "
+        f"fits: {store}"
+    )
+    path = shlex.quote(str(folder))
+    say(
+        f"Next: fusionbench leaderboard {path} --format md\n"
+        f"      fusionbench run --config {path}/experiment.toml --out {path} --fusion NAME\n"
+        f"      (adds a method to this table; `fusionbench list fusion` names them)"
+    )
+
+
+def components(registry: Registry, kind: str, *, as_json: bool) -> None:
+    """Every component, or those of a kind."""
+    from fusionbench.registry import HOOK_OF_KIND
+
+    if kind and kind not in HOOK_OF_KIND:
+        raise UsageError(f"no kind {kind!r}: {nearest(kind, HOOK_OF_KIND)}")
+    found = [component for component in registry.components if not kind or component.kind == kind]
+    header = ["kind", "name", "plugin", "distribution", "version", "summary"]
+    rows = [[getattr(component, column) for column in header] for component in found]
+    _list(header, rows, as_json=as_json)
+    if not as_json:
+        for plugin, why in registry.broken.items():
+            say(f"broken plugin {plugin}: {why}")
+
+
+def component(component: Component) -> None:
+    """One component with its options."""
+    import inspect
+
+    origin = f"plugin {component.plugin}, {component.distribution} {component.version}"
+    say(f"{component.name}: {component.kind} ({origin})\n")
+    say(inspect.getdoc(component.cls) or "")
+    rows = [[option.name, option.type_name, repr(option.default), option.help] for option in component.options]
+    if rows:
+        say("")
+        _print(
+            _table(f"Options, set with --set {component.name}.OPTION=VALUE", ["option", "type", "default", ""], rows)
+        )
+
+
+def plugins(found: Sequence[Plugin], *, as_json: bool) -> None:
+    """Every installed plugin."""
+    header = ["name", "module", "distribution", "version", "enabled"]
+    _list(header, [[getattr(plugin, column) for column in header] for plugin in found], as_json=as_json)
+
+
+def checks(verdicts: Iterable[Verdict]) -> bool:
+    """Each check as it is done; whether all held."""
+    fine = True
+    for verdict in verdicts:
+        fine &= verdict.held
+        word = "exempt" if verdict.exempt else "ok" if verdict.held else "FAILED"
+        say(f"{word:6} {verdict.promise}" + (f": {verdict.detail}" if verdict.detail else ""))
+    return fine
+
+
+def findings(found: Iterable[Finding]) -> bool:
+    """What the doctor found; whether all is well."""
+    everything = list(found)
+    for finding in everything:
+        say(f"{'ok ' if finding.fine else 'BAD'} {finding.what}: {finding.value}")
+    return all(finding.fine for finding in everything)
+
+
+def say(text: str, to: Console | None = None) -> None:
+    """A line as it is, at once."""
+    (to or console()).print(Text(text), soft_wrap=True)
+
+
+def _ranking(board: Leaderboard) -> None:
+    orders = board.orders()
+    if not orders:
+        return
+    rows = [
+        [str(repeat), str(fold), *(f"{line.modality} {line.score:.3f}" for line in lines)]
+        for repeat, fold, lines in orders
+    ]
+    places = [f"{n + 1}." for n in range(max(len(lines) for _, _, lines in orders))]
+    _print(_table("Modality ranking (mean score on inner folds)", ["repeat", "fold", *places], rows))
+    first = ", ".join(
+        f"{name} {times} of {len(orders)} (mean rank {rank:.2f})" for name, times, rank in board.first_places()
+    )
+    say(f"  came first: {first}\n")
+
+
+def _list(header: list[str], rows: list[list[Any]], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=1))
+    else:
+        _print(_table("", header, [[str(cell) for cell in row] for row in rows]))
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> Table:
+    table = Table(
+        title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for index, name in enumerate(header):
+        last = index == len(header) - 1
+        table.add_column(name, justify="right" if index in right else "left", no_wrap=not last, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _print(table: Table) -> None:
+    console().print(table)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

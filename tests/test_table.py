@@ -1,0 +1,163 @@
+"""Tables become modalities, joined by subject id; what is no number or no subject everywhere is named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusionbench.errors import CohortError, UsageError
+from fusionbench.options import resolve_options
+from fusionbench_plugins.cohorts.table import Table
+
+GLIOMA = Path(__file__).parent / "data" / "glioma" / "TCGA_InfoWithGrade.csv"
+CLINICAL = {"clinical": ["Gender", "Age*", "Race"], "mutation": ["*"]}
+GRADES = {"0": "LGG", "1": "GBM"}
+
+
+@pytest.fixture
+def omics(tmp_path):
+    """Three tables of six people, each in an order of its own, and their labels."""
+    ids = [f"person {n}" for n in range(6)]
+    values = np.random.default_rng(0).normal(size=(3, 6, 4))
+    for number, name in enumerate(("rna", "methylation", "mirna")):
+        rows = [f"{id},{','.join(map(repr, values[number, row].tolist()))}" for row, id in enumerate(ids)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["subject,a,b,c,d", *rows[number:], *rows[:number]]) + "\n")
+    labels = [f"{id},{'AD' if row < 4 else 'NC'},train" for row, id in enumerate(ids)]
+    (tmp_path / "labels.csv").write_text("\n".join(["subject,label,split", *labels]) + "\n")
+    return tmp_path, values
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_folder_of_tables_is_joined_by_subject_id(omics):
+    folder, values = omics
+    cohort = Table().read(folder)
+    assert [(m.name, m.kind, m.channels) for m in cohort.modalities] == [
+        ("methylation", "table", 4),
+        ("mirna", "table", 4),
+        ("rna", "table", 4),
+    ]
+    for number, name in enumerate(("rna", "methylation", "mirna")):
+        rows = [subject.features[name] for subject in cohort.subjects]
+        assert np.array_equal(rows, values[number])
+    assert [subject.id for subject in cohort.subjects] == [f"person {n}" for n in range(6)]
+    assert cohort.classes == ("AD", "NC")
+    assert cohort.positive_class == "NC"
+    assert cohort.notes == ("positive class NC, the smaller one, as table.positive_class is not set",)
+    assert cohort.name == folder.name
+
+
+def test_modalities_choose_tables_and_columns_of_a_folder(omics):
+    cohort = Table(modalities={"rna": ["b", "a"], "mirna": ["*"]}, positive_class="AD").read(omics[0])
+    assert [(m.name, m.channels) for m in cohort.modalities] == [("rna", 2), ("mirna", 4)]
+    assert cohort.notes == ()
+    with pytest.raises(CohortError, match=r"has no rnaa\.csv: did you mean 'rna'\?"):
+        Table(modalities={"rnaa": ["*"]}).read(omics[0])
+
+
+def test_the_real_glioma_table_reads():
+    options = {"id": "row", "label": "Grade", "modalities": CLINICAL, "classes": GRADES, "positive_class": "LGG"}
+    cohort = Table(**resolve_options(Table, options)).read(GLIOMA)
+    assert cohort.counts() == {"LGG": 487, "GBM": 352}
+    assert [(m.name, m.channels) for m in cohort.modalities] == [("clinical", 3), ("mutation", 20)]
+    assert cohort.subjects[0].id == "row-0001"
+    assert cohort.subjects[0].features["clinical"] == (0.0, 51.3, 0.0)
+    assert cohort.notes == ("equal in every feature with another subject: 'row-0410', 'row-0425'",)
+
+
+def test_groups_sites_and_hostile_ids_are_kept(tmp_path):
+    ids = ["=cmd|' /C calc'!A0", "line\nbreak", "Ünïcode [/x]", "NA"]
+    rows = [
+        f'"{id}",{label},patient,clinic,{n},{n + 0.5}' for n, (id, label) in enumerate(zip(ids, "xxyy", strict=True))
+    ]
+    table = write(tmp_path / "all.csv", "\n".join(["subject,label,group,site,f1,f2", *rows]))
+    cohort = Table(modalities={"f": ["f?"]}).read(table)
+    assert [subject.id for subject in cohort.subjects] == ids
+    assert {(subject.group, subject.site) for subject in cohort.subjects} == {("patient", "clinic")}
+    assert cohort.subject("NA").features["f"] == (3.0, 3.5)
+    assert Table(modalities={"rest": ["*"]}).read(table).modalities[0].channels == 2
+
+
+def test_subjects_that_a_table_lacks_are_all_named(omics):
+    folder, _ = omics
+    (folder / "rna.csv").write_text("subject,a\nperson 0,1\nperson 1,2\nperson 2,2\nperson 3,2\nstranger,2\n")
+    with pytest.raises(CohortError) as error:
+        Table().read(folder)
+    for fault in ("'person 4' is not in rna", "'person 5' is not in rna", "'stranger' is not in the labels"):
+        assert fault in str(error.value)
+
+
+@pytest.mark.parametrize("cell", ["", "NA", "male", "nan", "inf", "1,5"])
+def test_cells_that_are_no_numbers_are_named_by_column_and_subject(omics, cell):
+    folder, _ = omics
+    rows = [f'person {n},{n},"{cell if n == 2 else n}"' for n in range(6)]
+    (folder / "rna.csv").write_text("\n".join(["subject,age,sex", *rows]))
+    with pytest.raises(CohortError) as error:
+        Table().read(folder)
+    assert f"rna, column 'sex': {cell!r} of 'person 2' is no finite number (1 such cells)" in str(error.value)
+
+
+def test_labels_that_are_missing_or_no_class_are_named(tmp_path):
+    text = "subject,label,f\none,LGG,1\ntwo,,2\nthree,lgg ,3\nfour,GBM,4\n"
+    table = write(tmp_path / "t.csv", text)
+    with pytest.raises(CohortError) as error:
+        Table(modalities={"f": ["f"]}, classes={"LGG": "low", "GBM": "high"}).read(table)
+    assert "'three' has the label 'lgg ': did you mean 'LGG'?" in str(error.value)
+    assert "'two' has the label '': there are GBM, LGG" in str(error.value)
+    mended = write(tmp_path / "t.csv", text.replace("two,,", "two,LGG,").replace("lgg ", "LGG"))
+    cohort = Table(modalities={"f": ["f"]}, classes={"LGG": "low", "GBM": "high"}).read(mended)
+    assert cohort.classes == ("low", "high")
+    assert cohort.positive_class == "high"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("subject,label,f\na,x,1\na,y,2\n", "t.csv: 'a' is in 2 rows"),
+        ("subject,label,f\n,x,1\nb,y,2\n", "t.csv: a row has no subject"),
+        ("subject,label,f,f\na,x,1,2\n", "t.csv has several columns 'f'; rename"),
+        ("patient,label,f\na,x,1\n", "t.csv has no column 'subject'"),
+        ("subject,grade,f\na,x,1\n", "no column 'label' of labels"),
+        ("subject,label,g\na,x,1\n", "modality f: no column is 'f'"),
+        ("subject,label,f\na,x,1,2\n", "t.csv cannot be read as CSV"),
+        ("", "t.csv cannot be read as CSV"),
+    ],
+)
+def test_broken_tables_are_refused_with_the_mend(tmp_path, text, says):
+    with pytest.raises(CohortError) as error:
+        Table(modalities={"f": ["f"]}).read(write(tmp_path / "t.csv", text))
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_rows_are_numbered_only_when_asked_for_and_equally_many(omics):
+    folder, _ = omics
+    for file in folder.glob("*.csv"):
+        file.write_text("\n".join(line.split(",", 1)[1] for line in file.read_text().splitlines()))
+    with pytest.raises(CohortError, match=r"table\.id=row to number the rows"):
+        Table().read(folder)
+    assert Table(id="row").read(folder).subjects[5].id == "row-0006"
+    (folder / "rna.csv").write_text("a\n1\n2\n")
+    with pytest.raises(CohortError, match=r"unequally many \(labels\.csv 6, .*rna 2\)"):
+        Table(id="row").read(folder)
+
+
+def test_what_is_not_said_is_asked_for(omics, tmp_path):
+    folder, _ = omics
+    with pytest.raises(CohortError, match=r"which columns make which modality.*there are a, b, c, d"):
+        Table().read(folder / "rna.csv")
+    with pytest.raises(CohortError, match=r"nowhere\.csv does not exist"):
+        Table().read(folder / "nowhere.csv")
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "empty" / "labels.csv", "subject,label\na,x\nb,y\n")
+    with pytest.raises(CohortError, match=r"holds no table besides labels\.csv"):
+        Table().read(tmp_path / "empty")
+
+
+def test_options_are_checked():
+    with pytest.raises(UsageError, match="modalities"):
+        resolve_options(Table, {"modalities": {"clinical": 3}})
+    assert resolve_options(Table, {})["modalities"] == {}
