@@ -20,7 +20,7 @@ from fusionbench.planning import Decision, Job, Plan, Planner
 from fusionbench.predictions import Predictions
 from fusionbench.store import Store
 from fusionbench.study import Study
-from fusionbench.training import Progress, Workplace, execute
+from fusionbench.training import Progress, Report, Workplace, execute
 from fusionbench.volumes import Volumes
 
 
@@ -92,7 +92,7 @@ def run(
         return _Run(study, store, listener, jobs).finish(submit)
 
 
-Submit = Callable[[Job], "Future[bool]"]
+Submit = Callable[[Job], "Future[str]"]
 
 
 class _Run:
@@ -104,7 +104,7 @@ class _Run:
         self.known: dict[str, Predictions] = {}
         self.stored: set[str] = set()
         self.failed: dict[str, str] = {}
-        self.busy: dict[Future[bool], Job] = {}
+        self.busy: dict[Future[str], Job] = {}
         self.plan = self._replan()
 
     def finish(self, submit: Submit) -> Outcome:
@@ -145,16 +145,16 @@ class _Run:
                 ready.append(job)
         return ready
 
-    def _take(self, job: Job, future: Future[bool]) -> None:
+    def _take(self, job: Job, future: Future[str]) -> None:
         try:
-            future.result()
+            reason = future.result()
         except BrokenProcessPool:
             raise TrainingError(
                 "a worker process was killed, perhaps for lack of memory: run the same command again to go on, "
                 "with a smaller --jobs"
             ) from None
-        except Exception as error:  # a plugin's code may raise anything; the row says what
-            self._fail(job, describe(error))
+        if reason:
+            self._fail(job, reason)
         else:
             self.known[job.key] = self.store.predictions(job.key, job.fit.classes)
             self.listener(Finished(job))
@@ -162,6 +162,15 @@ class _Run:
     def _fail(self, job: Job, reason: str) -> None:
         self.failed[job.key] = reason
         self.listener(Failed(job, reason))
+
+
+def attempt(job: Job, place: Workplace, report: Report) -> str:
+    """Do one fit; why it failed, or nothing."""
+    try:
+        execute(job, place, report)
+    except Exception as error:  # a plugin's code may raise anything: the row says what, the others go on
+        return describe(error)
+    return ""
 
 
 def describe(error: BaseException) -> str:
@@ -192,12 +201,9 @@ def _workers(place: Workplace, jobs: int, listener: Listener) -> Iterator[Submit
         relay.join()
 
 
-def _done(job: Job, place: Workplace, listener: Listener) -> Future[bool]:
-    future: Future[bool] = Future()
-    try:
-        future.set_result(execute(job, place, listener))
-    except Exception as error:  # as a worker process would hand it over
-        future.set_exception(error)
+def _done(job: Job, place: Workplace, listener: Listener) -> Future[str]:
+    future: Future[str] = Future()
+    future.set_result(attempt(job, place, listener))
     return future
 
 
@@ -216,9 +222,9 @@ def _start_worker(place: Workplace, progress: Any) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
-def _work(job: Job) -> bool:
+def _work(job: Job) -> str:
     place, progress = _worker
-    return execute(job, place, progress.put)
+    return attempt(job, place, progress.put)
 
 
 def _die_with_parent() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -27,7 +26,7 @@ ODD: Final[Size] = (3, 5, 7)
 VOXEL: Final[Size] = (1, 1, 1)
 
 
-class MixedKinds(PluginError):
+class MixedKindsError(PluginError):
     """A strategy asked for one backbone for images and tables together, which is its right to refuse."""
 
 
@@ -165,7 +164,7 @@ class Toy:
     def _backbone(self, modalities: tuple[str, ...], channels: int) -> Backbone:
         kinds = {self.kinds[name] for name in modalities}
         if len(kinds) > 1:
-            raise MixedKinds(f"{', '.join(modalities)} are of different kinds and cannot be stacked")
+            raise MixedKindsError(f"{', '.join(modalities)} are of different kinds and cannot be stacked")
         return ToyImageBackbone(channels) if kinds == {"image"} else ToyTableBackbone(channels)
 
 
@@ -206,7 +205,7 @@ def training_batch(cls: type[FusionStrategy], toy: Toy, subjects: int = 6, *, se
     """Some subjects as a stage of that strategy sees them: with its parents' out-of-fold predictions."""
     roles = tuple(p.role for p in cls.parents(toy.modalities) if p.use == "out-of-fold")
     batch = toy.batch(subjects, seed=seed, roles=roles)
-    return batch if cls.uses_annotations else replace(batch, seg=None)
+    return batch if cls.uses_annotations and "image" in toy.kinds.values() else replace(batch, seg=None)
 
 
 def randomise(module: nn.Module, seed: int = 0) -> None:
@@ -215,20 +214,14 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
-            parameter += torch.randn(parameter.shape, generator=generator) * fan_in**-0.5
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=fan_in**-0.5)
         for part in module.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
                 part.running_mean += torch.randn(part.running_mean.shape, generator=generator) / 4
 
 
-@lru_cache(maxsize=64)
-def _parent_class(fusion: str) -> type[FusionStrategy]:
-    cls: type[FusionStrategy] = load_registry().get("fusion", fusion).cls
-    return cls
-
-
 def _state(fusion: str, toy: Toy, seed: int) -> dict[str, Tensor]:
-    cls = _parent_class(fusion)
+    cls: type[FusionStrategy] = load_registry().get("fusion", fusion).cls
     parent = begun(cls, toy, {}, seed)
     randomise(parent, seed)
     return {name: value.clone() for name, value in parent.state_dict().items()}
