@@ -132,6 +132,8 @@ class CohortReader(ABC):
     name: ClassVar[str]
     config: ClassVar[str] = "demo"
     """The shipped configuration that a run on such data starts from."""
+    exempt: ClassVar[Mapping[str, str]] = {}
+    """Contract check -> the reason why it cannot hold for this class."""
 
     @abstractmethod
     def read(self, path: Path) -> Cohort:

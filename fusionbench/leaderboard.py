@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,15 +57,13 @@ class Leaderboard:
     def of(cls, *runs: Run) -> Leaderboard:
         """The leaderboard of some runs; UsageError if they were not tested on the same folds of the same data."""
         _check_paired(runs)
-        rows: dict[str, Row] = {}
-        taken = Counter(method for run in runs for method in run.facts["methods"])
+        rows: dict[tuple[str, ...], Row] = {}  # by the fits behind them: the same fits are the same row
         for run in runs:
             for method, told in run.facts["methods"].items():
-                known = {row.experiment for row in rows.values()}
-                same = all(r.facts["methods"].get(method, told)["experiment"] == told["experiment"] for r in runs)
-                label = method if taken[method] == 1 or same else f"{method} ({run.name})"
-                if told["experiment"] not in known:
-                    rows[label] = _row(label, told, [r for r in run.results if r.method == method], run)
+                fits = tuple(told["fits"])
+                shared = [other.facts["methods"][method]["fits"] for other in runs if method in other.facts["methods"]]
+                label = method if all(others == told["fits"] for others in shared) else f"{method} ({run.name})"
+                rows.setdefault(fits, _row(label, told, [r for r in run.results if r.method == method], run))
         ordered = sorted(rows.values(), key=lambda row: (_descending(row.mean(SHOWN[0])), row.method))
         ranking = {(r.experiment, r.repeat, r.fold, r.rank): r for run in runs for r in run.ranking}
         return cls(tuple(ordered), runs[0].facts["cohort"], runs[0].facts["folds"]["count"], tuple(ranking.values()))

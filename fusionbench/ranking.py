@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,6 +49,8 @@ class Ranker(ABC):
     """The strategy, for one modality, whose fits give the evidence."""
     saw_test: ClassVar[bool] = False
     """Looks at the test folds: every table marks the rows that depend on it."""
+    exempt: ClassVar[Mapping[str, str]] = {}
+    """Contract check -> the reason why it cannot hold for this class."""
 
     @abstractmethod
     def splits(self, ground: Ground) -> tuple[Split, ...]:

@@ -88,8 +88,8 @@ class Registry:
         """The component of that name; UsageError gives the nearest spelling, what there is, and broken plugins."""
         known = self._by_name
         if (kind, name) not in known:
-            broken = "".join(f". Plugin {plugin} is broken: {why}" for plugin, why in self.broken.items())
-            raise UsageError(f"no {kind} {name!r}: {nearest(name, (n for k, n in known if k == kind))}{broken}")
+            others = nearest(name, (n for k, n in known if k == kind))
+            raise UsageError(f"no {kind} {name!r}: {others}{self._broken_plugins}")
         return known[kind, name]
 
     def of(self, kind: str) -> tuple[Component, ...]:
@@ -100,13 +100,19 @@ class Registry:
         """The component of that name, of whatever kind."""
         found = [component for component in self.components if component.name == name]
         if not found:
-            raise UsageError(f"no component {name!r}: {nearest(name, (c.name for c in self.components))}")
+            others = nearest(name, (component.name for component in self.components))
+            raise UsageError(f"no component {name!r}: {others}{self._broken_plugins}")
         return found[0]
 
     def with_classes(self, plugin: str, **classes: Sequence[type]) -> Registry:
         """The registry with more classes by kind, as a plugin of that name would add them (for notebooks and tests)."""
         added = [Component(kind, c.name, c, plugin, "", "") for kind, several in classes.items() for c in several]  # type: ignore[attr-defined]
         return _registry([*self.components, *added], self.broken)
+
+    @property
+    def _broken_plugins(self) -> str:
+        """What an unknown name may be due to."""
+        return "".join(f". Plugin {plugin} is broken: {why}" for plugin, why in self.broken.items())
 
     @cached_property
     def _by_name(self) -> dict[tuple[str, str], Component]:

@@ -77,7 +77,7 @@ CHECKS: Final[Mapping[str, tuple[Check, ...]]] = {
     ),
     "cohort": (
         *_ALL,
-        reader_checks.check_readers_built,
+        reader_checks.check_each_option,
         reader_checks.check_config_shipped,
         reader_checks.check_absent_data_told,
     ),
@@ -131,9 +131,10 @@ class Promise:
 
 def promises(component: Component, **options: Any) -> tuple[Promise, ...]:
     """What a component promises, to be tried with these options; UsageError for an option that it does not have."""
-    component.resolve(options)
+    if options:
+        component.resolve(options)
     named = {promise_name(check): check for check in CHECKS[component.kind]}
-    exempt: Mapping[str, str] = getattr(component.cls, "exempt", {})  # readers and rankers have none
+    exempt: Mapping[str, str] = component.cls.exempt  # type: ignore[attr-defined]  # readers and rankers have none
     first = Promise("exemptions", "Exemptions are known, with a reason.", partial(_check_exemptions, exempt, named))
     return (
         first,

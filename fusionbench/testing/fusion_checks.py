@@ -200,7 +200,7 @@ def check_own_tensors(cls: Strategy, **options: Any) -> None:
 
 
 def check_begin_leaves_parents(cls: Strategy, **options: Any) -> None:
-    """`begin` and training change nothing of the parents' weights, which other strategies use as well."""
+    """`begin` changes nothing of the parents' weights, which other strategies use as well."""
     for toy in toys_for(cls, (1, 3)):
         model, context, before = build(cls, toy, options), toy_context(cls, toy), toy_context(cls, toy)
         begin(model, context)
@@ -422,7 +422,8 @@ def _loss(model: FusionStrategy, stage: Stage, batch: Batch, seed: int = 0) -> T
 
 def _rows(batch: Batch, rows: list[int]) -> Batch:
     """The subjects of a batch in another order, each with all that is theirs."""
-    return Batch(
+    return replace(
+        batch,
         ids=tuple(batch.ids[row] for row in rows),
         inputs={name: x[rows] for name, x in batch.inputs.items()},
         labels=batch.labels[rows],

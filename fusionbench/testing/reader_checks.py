@@ -43,7 +43,7 @@ def check_absent_data_told(cls: type[CohortReader], **options: Any) -> None:
     raise AssertionError("reads a path that does not exist without a CohortError")
 
 
-def check_readers_built(cls: type[CohortReader], **options: Any) -> None:
+def check_each_option(cls: type[CohortReader], **options: Any) -> None:
     """It can be built with each value of each option that lists its values."""
     for values in each_option_value(cls):
         cls(**{**options, **values})

@@ -215,9 +215,9 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
         for parameter in module.parameters():
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=fan_in**-0.5)
-        for part in module.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
-                part.running_mean += torch.randn(part.running_mean.shape, generator=generator) / 4
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.add_(torch.randn(buffer.shape, generator=generator), alpha=0.25)
 
 
 def _state(fusion: str, toy: Toy, seed: int) -> dict[str, Tensor]:

@@ -1,7 +1,5 @@
 """Gated fusion: how much each modality counts is decided for each subject, by all modalities together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
@@ -26,6 +24,7 @@ class Gated(FusionStrategy):
         self.head = parts.head(max(channels))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, K)."""
         branches = zip(self.modalities, self.backbones, self.attentions, strict=True)
         features = [pool(attention(backbone(inputs[name]))) for name, backbone, attention in branches]  # (B, C_m) each
         gates = self.gate(torch.cat(features, 1)).sigmoid()  # (B, M)
@@ -35,4 +34,5 @@ class Gated(FusionStrategy):
 
 @hookimpl
 def fusionbench_fusion_strategies() -> list[type[FusionStrategy]]:
+    """The strategy of this module."""
     return [Gated]

@@ -11,6 +11,7 @@ class NoAttention(AttentionModule):
     """No attention: the features as they are."""
 
     name = "none"
+    identity = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
