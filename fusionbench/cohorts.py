@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from fusionbench.errors import CohortError, UsageError, nearest, summary
+from fusionbench.seeds import content_digest
 
 Kind = Literal["image", "table"]
 
@@ -86,13 +87,20 @@ class Cohort:
                 if s.label not in self.classes
             ),
             *(f"{s.id!r} has no {m.name}" for s in self.subjects for m in self.modalities if not s.has(m.name)),
+            *(
+                f"{s.id!r} has {len(s.features[m.name])} values of {m.name}, not {m.channels}"
+                for s in self.subjects
+                for m in self.modalities
+                if m.name in s.features and len(s.features[m.name]) != m.channels
+            ),
+            *(f"nobody is of class {name}" for name in self.classes if name not in {s.label for s in self.subjects}),
         ]
         if faults:
             raise CohortError(f"{self.name}: {summary(faults)}")
         if self.positive_class not in self.classes:
             raise CohortError(f"positive class {self.positive_class!r}: {nearest(self.positive_class, self.classes)}")
-        if len({s.label for s in self.subjects}) < 2:
-            raise CohortError(f"{self.name}: {len(self.subjects)} subjects of fewer than two classes; nothing to learn")
+        if len(self.classes) < 2:
+            raise CohortError(f"{self.name}: {len(self.subjects)} subjects of one class; there is nothing to learn")
 
     def modality(self, name: str) -> Modality:
         """The modality of that name; UsageError if there is none."""
@@ -111,11 +119,12 @@ class Cohort:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of everything in the cohort: ids, labels, groups and the content of each modality."""
-        state = hashlib.sha256()
-        for s in sorted(self.subjects, key=lambda subject: subject.id):
-            state.update("\0".join([s.id, s.label, s.group, *(s.digest(m.name) for m in self.modalities)]).encode())
-        return state.hexdigest()
+        """The SHA-256 of everything that results may depend on: modalities, classes, ids, labels, groups, content."""
+        content = {
+            s.id: [s.label, s.group, s.seg_digest, *(s.digest(m.name) for m in self.modalities)] for s in self.subjects
+        }
+        modalities = [[m.name, m.kind, m.channels] for m in self.modalities]
+        return content_digest([modalities, self.classes, self.positive_class, content])
 
     @cached_property
     def _modalities(self) -> dict[str, Modality]:
@@ -147,7 +156,7 @@ class CohortReader(ABC):
 def class_weights(labels: Iterable[str], classes: tuple[str, ...], scheme: str) -> tuple[float, ...]:
     """The weight of each class in the loss, from the labels of the training part.
 
-    `paper` is Eq. 2, w_j = 1 - S_j / sum S; `inverse` is N / (K * S_j); `none` is 1.
+    `paper` is Eq. 2, w_j = 1 - S_j / sum S; `inverse` is N / (K * S_j) over the K classes that occur; `none` is 1.
 
     >>> class_weights(["LGG"] * 75 + ["HGG"] * 210, ("HGG", "LGG"), "paper")
     (0.26315789473684215, 0.7368421052631579)
@@ -158,7 +167,8 @@ def class_weights(labels: Iterable[str], classes: tuple[str, ...], scheme: str) 
     if scheme == "none":
         return tuple(1.0 for _ in classes)
     if scheme == "inverse":
-        return tuple(total / (len(classes) * size) for size in sizes)
+        present = sum(size > 0 for size in sizes)
+        return tuple(total / (present * size) if size else 0.0 for size in sizes)
     return tuple(1 - size / total for size in sizes)
 
 

@@ -77,19 +77,27 @@ def read_folds(path: Path, cohort: Cohort) -> tuple[Fold, ...]:
     """
     if not path.is_file():
         raise CohortError(f"no file of folds at {path}: give a number of folds or a CSV with columns subject, fold")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except UnicodeDecodeError:
+        raise CohortError(f"{path.name} is not text in UTF-8: save it as CSV UTF-8") from None
     if not rows or not {"subject", "fold"} <= rows[0].keys():
         raise CohortError(f"{path.name} needs the columns subject and fold (and repeat, if there are several)")
     tests: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for row in rows:
-        tests[int(row.get("repeat") or 0), int(row["fold"])].append(row["subject"])
+    for line, row in enumerate(rows, 2):
+        repeat, fold = row.get("repeat") or "0", row["fold"] or ""
+        if not (repeat.isdecimal() and fold.isdecimal()):
+            raise CohortError(f"{path.name}, line {line}: fold {fold!r} of repeat {repeat!r} is not a whole number")
+        tests[int(repeat), int(fold)].append(row["subject"] or "")
     _check_folds(tests, cohort, path.name)
     everyone = {subject.id for subject in cohort.subjects}
-    return tuple(
+    folds = tuple(
         Fold(repeat, number, Split(tuple(sorted(everyone - set(test))), tuple(sorted(test))))
         for (repeat, number), test in sorted(tests.items())
     )
+    _check_training_parts(folds, cohort, path.name)
+    return folds
 
 
 def _check_folds(tests: dict[tuple[int, int], list[str]], cohort: Cohort, name: str) -> None:
@@ -107,6 +115,13 @@ def _check_folds(tests: dict[tuple[int, int], list[str]], cohort: Cohort, name: 
         faults += [f"patient {g} is in folds {sorted(n)}" for g, n in sorted(folds_of.items()) if len(n) > 1]
     if faults:
         raise CohortError(f"{name}: {summary(faults)}")
+
+
+def _check_training_parts(folds: Iterable[Fold], cohort: Cohort, name: str) -> None:
+    for fold in folds:
+        present = {cohort.subject(id).label for id in fold.split.training}
+        if lacking := [label for label in cohort.classes if label not in present]:
+            raise CohortError(f"{name}: without fold {fold.number} there is no {', '.join(lacking)} left to train on")
 
 
 def _check_class_sizes(labels: np.ndarray, groups: np.ndarray, folds: int) -> None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fusionbench.csvtext import csv_text
 from fusionbench.errors import UsageError
 from fusionbench.metrics import METRICS
-from fusionbench.runs import Ranked, Result, Run, csv_text, read_run
+from fusionbench.runs import Ranked, Result, Run, read_run
 
 SHOWN = ("roc_auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
 """The metrics of a narrow table."""
@@ -78,7 +79,7 @@ class Leaderboard:
         header = ["method", "experiment", "marks", "failed", *(f"{m}_{s}" for m in METRICS for s in ("mean", "std"))]
         rows = [
             [row.method, row.experiment, "; ".join(row.marks), row.failed]
-            + [repr(number) for m in METRICS for number in (row.mean(m), row.std(m))]
+            + [number for m in METRICS for number in (row.mean(m), row.std(m))]
             for row in self.rows
         ]
         return csv_text(header, rows)

@@ -36,22 +36,23 @@ class Metric:
 def decide(probabilities: Probabilities, positive: int) -> Targets:
     """The predicted classes: the positive one from .5 on if there are two, the most probable if there are more."""
     if probabilities.shape[1] == 2:
-        return np.where(probabilities[:, positive] >= 0.5, np.int64(positive), np.int64(1 - positive))
-    return probabilities.argmax(1).astype(np.int64)
+        return np.where(probabilities[:, positive] >= 0.5, positive, 1 - positive)
+    most_probable: Targets = probabilities.argmax(1)
+    return most_probable
 
 
 def roc_auc(targets: Targets, probabilities: Probabilities, positive: int) -> float:
     """Area under the ROC curve from probabilities; the macro mean of one-versus-rest for more than two classes."""
     from sklearn.metrics import roc_auc_score
 
-    return _over_classes(lambda y, k: roc_auc_score(y, probabilities[:, k]), targets, probabilities, positive)
+    return _over_classes(lambda y, k: _of_both(roc_auc_score, y, probabilities[:, k]), targets, probabilities, positive)
 
 
 def average_precision(targets: Targets, probabilities: Probabilities, positive: int) -> float:
     """Area under the precision-recall curve as a step function."""
-    from sklearn.metrics import average_precision_score
+    from sklearn.metrics import average_precision_score as area
 
-    return _over_classes(lambda y, k: average_precision_score(y, probabilities[:, k]), targets, probabilities, positive)
+    return _over_classes(lambda y, k: _of_both(area, y, probabilities[:, k]), targets, probabilities, positive)
 
 
 def accuracy(targets: Targets, probabilities: Probabilities, positive: int) -> float:
@@ -62,20 +63,19 @@ def accuracy(targets: Targets, probabilities: Probabilities, positive: int) -> f
 def sensitivity(targets: Targets, probabilities: Probabilities, positive: int) -> float:
     """The share of the positive class that is found."""
     found = decide(probabilities, positive)
-    return _over_classes(lambda y, k: float((found[y] == k).mean()), targets, probabilities, positive)
+    return _over_classes(lambda y, k: _share(found[y] == k), targets, probabilities, positive)
 
 
 def specificity(targets: Targets, probabilities: Probabilities, positive: int) -> float:
     """The share of the other classes that is not taken for the positive one."""
     found = decide(probabilities, positive)
-    return _over_classes(lambda y, k: float((found[~y] != k).mean()), targets, probabilities, positive)
+    return _over_classes(lambda y, k: _share(found[~y] != k), targets, probabilities, positive)
 
 
 def balanced_accuracy(targets: Targets, probabilities: Probabilities, positive: int) -> float:
-    """The mean recall of the classes; with two, (sensitivity + specificity) / 2 at .5."""
+    """The mean recall of the classes; with two, (sensitivity + specificity) / 2 at .5. NaN if a class is absent."""
     found = decide(probabilities, positive)
-    recalls = [(found[targets == k] == k).mean() for k in range(probabilities.shape[1]) if (targets == k).any()]
-    return float(np.mean(recalls)) if len(recalls) == probabilities.shape[1] else math.nan
+    return float(np.mean([_share(found[targets == k] == k) for k in range(probabilities.shape[1])]))
 
 
 def brier(targets: Targets, probabilities: Probabilities, positive: int) -> float:
@@ -89,7 +89,7 @@ def brier(targets: Targets, probabilities: Probabilities, positive: int) -> floa
 def expected_calibration_error(targets: Targets, probabilities: Probabilities, positive: int, bins: int = 10) -> float:
     """The mean distance of confidence and accuracy over ten equal bins of confidence."""
     confidence = probabilities.max(1)
-    right = probabilities.argmax(1) == targets
+    right = decide(probabilities, positive) == targets
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [abs(right[bin_of == b].mean() - confidence[bin_of == b].mean()) * (bin_of == b).mean() for b in set(bin_of)]
     return float(sum(gaps))
@@ -120,8 +120,16 @@ def metric(name: str) -> Metric:
 def _over_classes(
     score: Callable[[NDArray[np.bool_], int], float], targets: Targets, probabilities: Probabilities, positive: int
 ) -> float:
-    """The score of the positive class, or the mean over all classes if there are more; NaN if one is absent."""
+    """The score of the positive class, or the mean over all classes if there are more."""
     classes = [positive] if probabilities.shape[1] == 2 else list(range(probabilities.shape[1]))
-    if any((targets == k).all() or not (targets == k).any() for k in classes):
-        return math.nan
     return float(np.mean([score(targets == k, k) for k in classes]))
+
+
+def _of_both(score: Callable[..., float], hits: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> float:
+    """A score that compares two groups; NaN if one of them is empty."""
+    return math.nan if hits.all() or not hits.any() else float(score(hits, probabilities))
+
+
+def _share(hits: NDArray[np.bool_]) -> float:
+    """The share that is true; NaN of nothing."""
+    return float(hits.mean()) if len(hits) else math.nan

@@ -24,6 +24,12 @@ class Option:
     type: Any
     default: Any
     help: str
+    limits: tuple[Any, ...] = ()
+
+    @property
+    def annotation(self) -> Any:
+        """The type with its limits, as pydantic takes it."""
+        return Annotated[(self.type, *self.limits)] if self.limits else self.type
 
     @property
     def is_file(self) -> bool:
@@ -63,22 +69,28 @@ def resolve_options(component: type, given: Mapping[str, Any]) -> dict[str, Any]
     name = getattr(component, "name", component.__name__)
     for unknown in set(given) - {option.name for option in options}:
         raise UsageError(f"{name} has no option {unknown!r}: {nearest(unknown, [option.name for option in options])}")
-    fields: dict[str, Any] = {option.name: (option.type, option.default) for option in options}
+    fields: dict[str, Any] = {option.name: (option.annotation, option.default) for option in options}
     model = pydantic.create_model("Options", __config__=pydantic.ConfigDict(validate_default=True), **fields)
     try:
         return dict(model(**given).model_dump())
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{name}.{where}: {first['msg']}, not {first['input']!r}") from None
+        wrong = f"{name}.{where}: {first['msg']}, not {first['input']!r}"
+        if first["loc"][0] not in given:
+            raise PluginError(f"{wrong}: a default of the plugin does not fit its type") from None
+        raise UsageError(wrong) from None
 
 
 def _option(component: type, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Option:
     if parameter.default is inspect.Parameter.empty or parameter.name not in hints:
         raise PluginError(f"{component.__name__}: option {parameter.name!r} needs a type and a default")
+    if parameter.name.startswith("_"):
+        raise PluginError(f"{component.__name__}: option {parameter.name!r} must not begin with an underscore")
     hint = hints[parameter.name]
     if get_origin(hint) is Annotated:
         kind, *notes = get_args(hint)
         text = next((note for note in notes if isinstance(note, str)), "")
-        return Option(parameter.name, kind, parameter.default, text)
+        limits = [note for note in notes if not isinstance(note, str)]  # such as pydantic.Field(ge=1)
+        return Option(parameter.name, kind, parameter.default, text, tuple(limits))
     return Option(parameter.name, hint, parameter.default, "")

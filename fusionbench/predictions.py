@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from fusionbench.csvtext import csv_rows, csv_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,41 +30,48 @@ class Predictions:
         return np.array([number[label] for label in self.labels], dtype=np.int64)
 
     def to_csv(self) -> str:
-        """Columns subject, label, p_<class> and one per note; floats by repr."""
+        """Columns subject, label, p_<class> and one per note."""
         columns = sorted({column for note in self.notes for column in note})
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["subject", "label", *(f"p_{name}" for name in self.classes), *columns])
-        for index, (subject, label) in enumerate(zip(self.ids, self.labels, strict=True)):
-            remarks = [self.notes[index].get(column, "") for column in columns]
-            writer.writerow([subject, label, *map(repr, self.probabilities[index].tolist()), *remarks])
-        return file.getvalue()
+        header = ["subject", "label", *(f"p_{name}" for name in self.classes), *columns]
+        notes = self.notes or tuple({} for _ in self.ids)
+        rows = zip(self.ids, self.labels, self.probabilities.tolist(), notes, strict=True)
+        return csv_text(header, ([id, label, *p, *(note.get(c, "") for c in columns)] for id, label, p, note in rows))
 
     @classmethod
     def from_csv(cls, text: str, classes: tuple[str, ...]) -> Predictions:
         """The inverse of `to_csv`, exact to the last bit."""
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        rows = csv_rows(text)
         known = {"subject", "label", *(f"p_{name}" for name in classes)}
         return cls(
             ids=tuple(row["subject"] for row in rows),
             labels=tuple(row["label"] for row in rows),
             classes=classes,
-            probabilities=np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows]),
+            probabilities=as_table([[float(row[f"p_{name}"]) for name in classes] for row in rows], classes),
             notes=tuple({key: value for key, value in row.items() if key not in known} for row in rows),
         )
 
     @classmethod
     def joined(cls, parts: Iterable[Predictions], classes: tuple[str, ...]) -> Predictions:
-        """Several predictions of different subjects as one, sorted by id."""
+        """Several predictions of different subjects as one, sorted by id.
+
+        Raises ValueError if a subject is in two of them, or if their classes are not these.
+        """
         several = list(parts)
-        rows = sorted(
-            (subject, label, index, row)
-            for index, part in enumerate(several)
-            for row, (subject, label) in enumerate(zip(part.ids, part.labels, strict=True))
-        )
+        if any(part.classes != classes for part in several):
+            raise ValueError(f"predictions of other classes than {classes} cannot be joined")
+        rows = {id: (part, row) for part in several for row, id in enumerate(part.ids)}
+        if len(rows) < sum(len(part.ids) for part in several):
+            raise ValueError("a subject is predicted twice")
+        found = [rows[id] for id in sorted(rows)]
         return cls(
-            ids=tuple(subject for subject, *_ in rows),
-            labels=tuple(label for _, label, *_ in rows),
+            ids=tuple(sorted(rows)),
+            labels=tuple(part.labels[row] for part, row in found),
             classes=classes,
-            probabilities=np.array([several[i].probabilities[row] for *_, i, row in rows]).reshape(-1, len(classes)),
+            probabilities=as_table([part.probabilities[row] for part, row in found], classes),
+            notes=tuple(part.notes[row] for part, row in found if part.notes),
         )
+
+
+def as_table(rows: Sequence[ArrayLike], classes: tuple[str, ...]) -> NDArray[np.float64]:
+    """Rows of probabilities as (N, K), also where there are none."""
+    return np.array(rows, dtype=np.float64).reshape(-1, len(classes))

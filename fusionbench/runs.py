@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import platform
 import sys
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusionbench.atomic import sweep, writable_folder, write_text
+from fusionbench.csvtext import csv_rows, csv_text
 from fusionbench.errors import StoreError, UsageError
 from fusionbench.experiment import Comparison, difference, load_comparison
 from fusionbench.folds import folds_digest, folds_rows
-from fusionbench.predictions import Predictions
+from fusionbench.predictions import Predictions, as_table
 from fusionbench.study import Study, open_study, used_components
 
 if TYPE_CHECKING:
@@ -78,8 +77,6 @@ def join_run(study: Study, folder: Path) -> Study:
     toml = folder / "experiment.toml"
     if folder.exists() and not toml.is_file() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise UsageError(f"{folder} exists and is no run folder: choose another with --out")
-    writable_folder(folder)
-    sweep(folder)
     if not toml.is_file():
         return study
     before = load_comparison(toml)
@@ -98,7 +95,9 @@ def join_run(study: Study, folder: Path) -> Study:
 
 
 def begin_run(study: Study, folder: Path) -> None:
-    """Write what is asked: experiment.toml and folds.csv."""
+    """Write what is asked: experiment.toml and folds.csv. StoreError if the folder cannot be written."""
+    writable_folder(folder)
+    sweep(folder)
     write_text(folder / "experiment.toml", study.comparison.to_toml())
     rows = [[r, f, s, study.cohort.subject(s).label] for r, f, s in folds_rows(study.folds)]
     write_text(folder / "folds.csv", csv_text(["repeat", "fold", "subject", "label"], rows))
@@ -111,7 +110,7 @@ def write_run(run: Run, folder: Path) -> None:
     write_text(folder / "predictions.csv", _predictions_csv(run))
     header = ["experiment", "repeat", "fold", "rank", "modality", "score", "inner_scores"]
     rows = [
-        [r.experiment, r.repeat, r.fold, r.rank, r.modality, repr(r.score), " ".join(map(repr, r.inner_scores))]
+        [r.experiment, r.repeat, r.fold, r.rank, r.modality, r.score, " ".join(map(repr, r.inner_scores))]
         for r in run.ranking
     ]
     write_text(folder / "ranking.csv", csv_text(header, rows))
@@ -125,15 +124,6 @@ def read_run(folder: Path) -> Run:
         raise UsageError(f"{folder} holds no finished run (no run.json): run `fusionbench run --out {folder}` first")
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return Run(folder.name, facts, tuple(_read_results(folder, facts)), tuple(_read_ranking(folder)))
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A CSV as text, with plain line ends."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def _comparable(comparison: Comparison, other: Comparison) -> str:
@@ -237,23 +227,19 @@ def _predictions_csv(run: Run) -> str:
             p = result.predictions
             notes = "; ".join(f"{k}={v}" for k, v in sorted(p.notes[index].items())) if p.notes else ""
             where = [result.experiment, result.method, result.repeat, result.fold]
-            rows.append([*where, subject, p.labels[index], *map(repr, p.probabilities[index].tolist()), notes])
+            rows.append([*where, subject, p.labels[index], *p.probabilities[index].tolist(), notes])
     rows.sort(key=lambda row: [str(cell) for cell in row[1:5]])
     return csv_text(header, rows)
 
 
 def _read_results(folder: Path, facts: dict[str, Any]) -> Iterable[Result]:
-    import numpy as np
-
     classes = tuple(facts["cohort"]["classes"])
-    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
     groups: dict[tuple[str, str, int, int], list[dict[str, str]]] = {}
-    for row in rows:
+    for row in csv_rows((folder / "predictions.csv").read_bytes().decode()):
         where = (row["experiment"], row["method"], int(row["repeat"]), int(row["fold"]))
         groups.setdefault(where, []).append(row)
     for where, several in groups.items():
-        probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in several])
+        probabilities = as_table([[float(row[f"p_{name}"]) for name in classes] for row in several], classes)
         ids, labels = (tuple(row[column] for row in several) for column in ("subject", "label"))
         yield Result(*where, Predictions(ids, labels, classes, probabilities))
     for method, told in facts["methods"].items():
@@ -262,8 +248,7 @@ def _read_results(folder: Path, facts: dict[str, Any]) -> Iterable[Result]:
 
 
 def _read_ranking(folder: Path) -> Iterable[Ranked]:
-    with (folder / "ranking.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            scores = tuple(map(float, row["inner_scores"].split()))
-            where = (row["experiment"], int(row["repeat"]), int(row["fold"]))
-            yield Ranked(*where, int(row["rank"]), row["modality"], float(row["score"]), scores)
+    for row in csv_rows((folder / "ranking.csv").read_bytes().decode()):
+        scores = tuple(map(float, row["inner_scores"].split()))
+        where = (row["experiment"], int(row["repeat"]), int(row["fold"]))
+        yield Ranked(*where, int(row["rank"]), row["modality"], float(row["score"]), scores)

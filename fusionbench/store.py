@@ -51,7 +51,7 @@ class Store:
 
     def predictions(self, key: str, classes: tuple[str, ...]) -> Predictions:
         """What a finished fit predicts."""
-        return Predictions.from_csv((self.folder(key) / "predictions.csv").read_text(encoding="utf-8"), classes)
+        return Predictions.from_csv((self.folder(key) / "predictions.csv").read_bytes().decode(), classes)
 
     def weights(self, key: str) -> dict[str, Tensor]:
         """The state dict of a finished fit."""

@@ -51,7 +51,9 @@ def test_the_main_job_on_tables(tables: Path, tmp_path: Path) -> None:
     assert max(map(len, table.splitlines()[: table.splitlines().index("") if "" in table else None])) <= 100
     assert "Next: fusionbench leaderboard runs/tables" in done.stdout
     again = fusionbench(*asked, cwd=tmp_path)
-    assert again.stdout[again.stdout.index("Modality ranking") :] == done.stdout[done.stdout.index("Modality ranking") :]
+    assert (
+        again.stdout[again.stdout.index("Modality ranking") :] == done.stdout[done.stdout.index("Modality ranking") :]
+    )
     assert "0 fits done" in again.stdout
 
 

@@ -64,17 +64,15 @@ def test_an_unknown_positive_class_is_refused_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_fewer_than_two_classes_are_refused(number: int) -> None:
-    with pytest.raises(CohortError, match=f"{number} subjects of fewer than two classes"):
+    with pytest.raises(CohortError, match="nobody is of class LGG"):
         toys(number)
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT cohorts.py __post_init__: the length of a table row is never compared")
 def test_a_subject_with_too_few_features_is_named() -> None:
     with pytest.raises(CohortError, match="s0"):
         with_first(features={"rna": (1.0,), "clinical": (1.0,)})
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT cohorts.py __post_init__: a class that nobody has passes every check")
 def test_a_class_without_subjects_is_named() -> None:
     with pytest.raises(CohortError, match="healthy"):
         replace(toys(), classes=("HGG", "LGG", "healthy"))
@@ -125,12 +123,12 @@ def _pair(a: float, b: float) -> tuple[Subject, ...]:
     return tuple(Subject(f"s{n}", CLASSES[n], features={"a": (a,), "b": (b,)}) for n in range(2))
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT cohorts.py fingerprint: the names of the modalities are not in it")
 def test_the_fingerprint_changes_with_the_names_of_the_modalities() -> None:
     one = replace(toys(), modalities=(Modality("a", "table"), Modality("b", "table")), subjects=_pair(1.0, 2.0))
     names = {"a": "rna", "b": "clinical"}
     renamed = [replace(s, features={names[name]: row for name, row in s.features.items()}) for s in one.subjects]
-    assert cohort_of(renamed).fingerprint != one.fingerprint
+    modalities = tuple(Modality(name, "table") for name in names.values())
+    assert replace(one, modalities=modalities, subjects=tuple(renamed)).fingerprint != one.fingerprint
 
 
 def imaged(folder: Path, content: bytes = b"image", seg: bytes = b"seg") -> Cohort:
@@ -150,7 +148,6 @@ def test_the_fingerprint_changes_with_the_content_of_an_image_and_not_with_its_p
     assert imaged(tmp_path / "else", content=b"another").fingerprint != here.fingerprint
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT cohorts.py fingerprint: `everything` leaves out the segmentation")
 def test_the_fingerprint_changes_with_the_tumour_labels(tmp_path: Path) -> None:
     assert imaged(tmp_path / "a").fingerprint != imaged(tmp_path / "b", seg=b"other").fingerprint
 
@@ -158,7 +155,7 @@ def test_the_fingerprint_changes_with_the_tumour_labels(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     cohort = imaged(tmp_path / "here")
     shutil.rmtree(tmp_path / "here")
-    with pytest.raises(CohortError, match=r"^cannot read 0_t1\.nii\.gz: No such file"):
+    with pytest.raises(CohortError, match=r"^cannot read 0_\w+\.nii\.gz: No such file"):
         _ = cohort.fingerprint
 
 

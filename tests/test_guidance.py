@@ -520,10 +520,6 @@ def test_an_image_of_other_channels_takes_over_all_that_fits_and_keeps_its_stem(
     )
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="DEFECT guidance.py Reduce.resize: down to one voxel, `trilinear` reads the middle and `nearest` a corner",
-)
 @pytest.mark.parametrize("upsample", ["trilinear", "nearest"])
 def test_a_table_is_guided_by_the_whole_image_and_not_by_one_voxel(upsample: Any) -> None:
     reduce = Reduce(2, 3, "default", upsample)

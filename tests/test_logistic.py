@@ -125,9 +125,6 @@ def test_it_has_nothing_to_train_and_takes_tables_only() -> None:
 
 
 @pytest.mark.parametrize("present", [(0, 1), (0, 2), (1, 2)])
-@pytest.mark.xfail(
-    strict=True, reason="DEFECT logistic.py begin: rows of coef_ belong to `solution.classes_`, not to the last classes"
-)
 def test_a_class_that_the_training_part_lacks_is_never_taken_for_another(present: tuple[int, int]) -> None:
     training, binary = draw(60, 2)
     labels = torch.tensor(present)[binary]

@@ -165,7 +165,6 @@ def test_a_class_without_subjects_has_no_recall() -> None:
     assert math.isnan(metric("specificity")(binary([1, 1], [0.2, 0.8]), "LGG"))
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT metrics.py _over_classes: NaN although the share is defined and known")
 def test_the_recall_of_the_only_class_of_a_fold_is_defined() -> None:
     assert metric("sensitivity")(binary([1, 1], [0.2, 0.8]), "LGG") == 0.5
     assert metric("specificity")(binary([0, 0], [0.2, 0.8]), "LGG") == 0.5

@@ -71,7 +71,6 @@ def test_hostile_ids_labels_and_remarks_come_back(name: str) -> None:
     assert after.notes == before.notes
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT predictions.py to_csv: Python 3.11's csv leaves a lone \\r unquoted")
 def test_an_id_with_a_lone_carriage_return_comes_back() -> None:
     before = predictions("two\rlines", "other")
     assert_equal(Predictions.from_csv(before.to_csv(), CLASSES), before)
@@ -83,21 +82,7 @@ def test_a_file_keeps_the_bytes_of_the_text(tmp_path: Path) -> None:
     assert (tmp_path / "p.csv").read_bytes().decode() == text
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(
-                strict=True, reason="DEFECT store.py predictions: read_text() turns \\r\\n into \\n"
-            )
-            if "\r" in name
-            else (),
-        )
-        for name in HOSTILE
-    ],
-    ids=ascii,
-)
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_the_store_gives_back_what_it_was_given(name: str, store: Store) -> None:
     before = predictions(name, "other")
     store.save("ab12", {"w": torch.zeros(1)}, before, [], {})
@@ -132,7 +117,6 @@ def test_no_subjects_are_a_table_without_rows() -> None:
     assert (joined.ids, joined.probabilities.shape) == ((), (0, 2))
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT predictions.py from_csv: without rows the shape is (0,), not (0, K)")
 def test_a_table_without_rows_comes_back() -> None:
     empty = Predictions((), (), CLASSES, np.zeros((0, 2)))
     assert Predictions.from_csv(empty.to_csv(), CLASSES).probabilities.shape == (0, 2)
@@ -171,7 +155,6 @@ def test_parts_are_not_changed_by_joining() -> None:
     assert np.array_equal(one.probabilities, before)
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT predictions.py joined: remarks of the parts are dropped")
 def test_joined_predictions_keep_the_remarks() -> None:
     joined = Predictions.joined([predictions("b", roi=["x"]), predictions("a", roi=["y"])], CLASSES)
     assert joined.notes == ({"roi": "y"}, {"roi": "x"})

@@ -132,7 +132,7 @@ def test_gradients_reach_every_parameter(network: type[VideoResNet]) -> None:
 
 
 def test_the_summed_stem_sees_a_grey_volume_as_three_equal_colours(kinetics: Path) -> None:
-    grey, colour = Rmc(1, weights=str(kinetics), stem="sum").eval(), Rmc(3, weights=str(kinetics)).eval()
+    grey, colour = Rmc(1, weights=kinetics, stem="sum").eval(), Rmc(3, weights=kinetics).eval()
     x = torch.randn(1, 1, 3, 20, 20)
     with torch.no_grad():
         torch.testing.assert_close(grey(x), colour(x.expand(-1, 3, -1, -1, -1)), rtol=1e-4, atol=1e-5)
@@ -143,7 +143,7 @@ def test_stems_of_one_and_four_channels_share_out_the_colour_kernels(kinetics: P
     average = kernels.mean(1)
 
     def stem(channels: int, rule: Any) -> Tensor:
-        return Rmc(channels, weights=str(kinetics), stem=rule).stem[0].weight.detach()
+        return Rmc(channels, weights=kinetics, stem=rule).stem[0].weight.detach()
 
     torch.testing.assert_close(stem(1, "sum")[:, 0], kernels.sum(1))
     torch.testing.assert_close(stem(1, "mean")[:, 0], average)
@@ -158,7 +158,7 @@ def test_a_new_stem_keeps_all_else_and_says_so(kinetics: Path) -> None:
     torch.manual_seed(5)
     plain = Rmc(1)
     torch.manual_seed(5)
-    backbone = Rmc(1, weights=str(kinetics))
+    backbone = Rmc(1, weights=kinetics)
     checkpoint = torch.load(kinetics, weights_only=True)
     for name, value in backbone.state_dict().items():
         expected = plain.state_dict()[name] if name.startswith("stem.") else checkpoint[name]
@@ -172,7 +172,7 @@ def test_a_new_stem_keeps_all_else_and_says_so(kinetics: Path) -> None:
 
 
 def test_with_three_channels_everything_but_the_classifier_is_loaded(kinetics: Path) -> None:
-    report = Rmc(3, weights=str(kinetics)).loaded
+    report = Rmc(3, weights=kinetics).loaded
     assert report is not None
     assert str(report).endswith("tensors loaded; 0 missing; 2 skipped (fc.weight, fc.bias)")
 
@@ -184,7 +184,7 @@ def test_safetensors_load_too_and_without_batch_counters(kinetics: Path, tmp_pat
         if not name.endswith("num_batches_tracked")
     }
     safetensors.torch.save_file(old, tmp_path / "old.safetensors")
-    backbone = Rmc(3, weights=str(tmp_path / "old.safetensors"))
+    backbone = Rmc(3, weights=tmp_path / "old.safetensors")
     assert torch.equal(backbone.layer4[1].conv2[0].weight, old["layer4.1.conv2.0.weight"])
     assert backbone.loaded is not None
     assert all(name.endswith("num_batches_tracked") for name in backbone.loaded.missing)
@@ -196,12 +196,12 @@ def test_no_weights_means_no_report() -> None:
 
 def test_a_checkpoint_of_another_network_is_an_error_and_never_half_loaded(kinetics: Path, tmp_path: Path) -> None:
     with pytest.raises(FusionBenchError, match=r"does not fit r3d-18: layer2\.0\.conv1\.0\.weight is \(128, 64, 1, 3"):
-        R3d18(1, weights=str(kinetics))
+        R3d18(1, weights=kinetics)
     with pytest.raises(FusionBenchError, match=r"does not fit r2plus1d-18: \d+ of its \d+ tensors are missing"):
-        R2plus1d18(1, weights=str(kinetics))
+        R2plus1d18(1, weights=kinetics)
     torch.save({"some.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(FusionBenchError, match="does not fit rmc: 100 of its 100 tensors are missing"):
-        Rmc(1, weights=str(tmp_path / "other.pth"))
+        Rmc(1, weights=tmp_path / "other.pth")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -210,7 +210,7 @@ def test_a_file_that_is_no_checkpoint_is_one_line(content: bytes, suffix: str, t
     path = tmp_path / f"file{suffix}"
     path.write_bytes(content)
     with pytest.raises(FusionBenchError, match="is not a checkpoint") as caught:
-        Rmc(1, weights=str(path))
+        Rmc(1, weights=path)
     assert "\n" not in str(caught.value)
 
 
@@ -224,25 +224,25 @@ def test_a_download_that_broke_off_is_an_error(tmp_path: Path) -> None:
         for end in (3, 20, len(content) // 2, len(content) - 1):
             path.write_bytes(content[:end])
             with pytest.raises(FusionBenchError, match="is not a checkpoint"):
-                Rmc(1, weights=str(path))
+                Rmc(1, weights=path)
 
 
 def test_a_file_that_holds_more_than_tensors_is_an_error(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "wrapped.pth")
     with pytest.raises(FusionBenchError, match="no plain mapping"):
-        Rmc(1, weights=str(tmp_path / "wrapped.pth"))
+        Rmc(1, weights=tmp_path / "wrapped.pth")
     torch.save(Rmc(1, width=1), tmp_path / "whole.pth")  # a pickled object could run code: refused
     with pytest.raises(FusionBenchError, match="is not a checkpoint"):
-        Rmc(1, weights=str(tmp_path / "whole.pth"))
+        Rmc(1, weights=tmp_path / "whole.pth")
 
 
 def test_a_path_without_a_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FusionBenchError, match=r"there is no file .*nowhere\.pth"):
-        Rmc(1, weights=str(tmp_path / "nowhere.pth"))
+        Rmc(1, weights=tmp_path / "nowhere.pth")
 
 
 def test_weights_and_another_width_are_an_error(kinetics: Path) -> None:
     with pytest.raises(FusionBenchError, match="width 64, not 8"):
-        Rmc(1, width=8, weights=str(kinetics))
+        Rmc(1, width=8, weights=kinetics)
     with pytest.raises(FusionBenchError, match="width is 0"):
         Rmc(1, width=0)

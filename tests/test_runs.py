@@ -103,7 +103,9 @@ def test_another_fusion_extends_the_run(folder: Path, cohort: Cohort, tmp_path: 
 
 def test_another_experiment_is_refused_with_the_difference(folder: Path, cohort: Cohort) -> None:
     other = open_study(comparison(seed=7, options={"guidance": {"fuse_init": "mean"}}), cohort=cohort)
-    with pytest.raises(StoreError, match=r"another experiment \(options.guidance.fuse_init: primary -> mean.*seed: 0 -> 7"):
+    with pytest.raises(
+        StoreError, match=r"another experiment \(options.guidance.fuse_init: primary -> mean.*seed: 0 -> 7"
+    ):
         join_run(other, folder)
 
 
@@ -121,9 +123,7 @@ def test_a_folder_of_something_else_is_not_touched(study: Study, tmp_path: Path)
         read_run(tmp_path / "mine")
 
 
-def test_runs_on_the_same_folds_join_and_on_others_are_refused(
-    folder: Path, cohort: Cohort, tmp_path: Path
-) -> None:
+def test_runs_on_the_same_folds_join_and_on_others_are_refused(folder: Path, cohort: Cohort, tmp_path: Path) -> None:
     same = tmp_path / "same"
     make(open_study(comparison(fusion=["logistic"], baselines=["unimodal"]), cohort=cohort), same, tmp_path / "store")
     board = Leaderboard.read(folder, same)

@@ -109,9 +109,7 @@ def test_modes_follow_the_stage() -> None:
     assert [module.training for module in model.modules()] == [False, False, False, True, True]
 
 
-def test_the_same_fit_gives_the_same_weights_and_leaves_the_random_stream_alone(
-    cohort: Cohort, tmp_path: Path
-) -> None:
+def test_the_same_fit_gives_the_same_weights_and_leaves_the_random_stream_alone(cohort: Cohort, tmp_path: Path) -> None:
     study = tiny_study(cohort)
     job = job_of(study)
     before = torch.get_rng_state()

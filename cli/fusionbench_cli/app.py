@@ -183,7 +183,6 @@ def plugins(
 def check(name: Annotated[str, typer.Argument(help="A backbone, attention module or fusion strategy.")]) -> None:
     """Check that a component keeps the promises of its kind; exit code 1 if it does not."""
     from fusionbench.testing.checks import check_component
-
     from fusionbench_cli import render
 
     if not render.checks(check_component(fusionbench.load_registry().named(name))):

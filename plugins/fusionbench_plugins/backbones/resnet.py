@@ -88,7 +88,7 @@ class BasicBlock(nn.Module):
 class LoadReport:
     """What became of a checkpoint: the tensors that were loaded, that are missing from it, and that were skipped."""
 
-    path: str
+    path: Path
     loaded: tuple[str, ...]
     """Tensors of the backbone that hold the checkpoint's values now."""
     missing: tuple[str, ...]
@@ -206,7 +206,7 @@ class R2plus1d18(VideoResNet):
         )
 
 
-def load_checkpoint(network: VideoResNet, path: str, stem: StemRule) -> LoadReport:
+def load_checkpoint(network: VideoResNet, path: Path, stem: StemRule) -> LoadReport:
     """Copy a Kinetics-400 checkpoint into a network and say what was loaded, missing and skipped.
 
     Raises FusionBenchError if the path is no checkpoint, or one of another network: a network that is half pretrained
@@ -225,9 +225,9 @@ def load_checkpoint(network: VideoResNet, path: str, stem: StemRule) -> LoadRepo
     return LoadReport(path, loaded, missing, skipped)
 
 
-def read_checkpoint(path: str) -> dict[str, Tensor]:
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file, or of any other file as torch.load reads it without running its code."""
-    file = Path(path).expanduser()
+    file = path.expanduser()
     if not file.is_file():
         raise FusionBenchError(f"weights: there is no file {path}; give the path of a downloaded checkpoint")
     try:
@@ -261,7 +261,7 @@ def fit_stem(checkpoint: Mapping[str, Tensor], channels: int, rule: StemRule) ->
 
 def _require_same_network(
     name: str,
-    path: str,
+    path: Path,
     mine: Mapping[str, Tensor],
     checkpoint: Mapping[str, Tensor],
     usable: Mapping[str, Tensor],

@@ -45,7 +45,9 @@ class Reduce(nn.Module):
         return own + self.resize(guided, low)
 
     def resize(self, guidance: Tensor, like: Tensor) -> Tensor:
-        """Features at the (D, H, W) of others."""
+        """Features at the (D, H, W) of others; down to one voxel, for a table, it is their mean."""
+        if like.shape[2:].numel() == 1:
+            return guidance.mean((2, 3, 4), keepdim=True)
         return F.interpolate(guidance, size=like.shape[2:], mode=self.upsample)
 
 
@@ -64,10 +66,10 @@ class Guided(nn.Module):
         _start_fuse(self.fuse, fuse_init)
 
     def start_from(self, primary: Branch) -> None:
-        """Take a copy of the primary's weights, of the backbone only where both are the same image backbone."""
+        """Take a copy of the primary's weights where both have the same image backbone; start fresh elsewhere."""
         if type(self.backbone) is type(primary.backbone) and "image" in self.backbone.accepts:
             copy_equal_shapes(primary.backbone, self.backbone)
-        copy_equal_shapes(primary.attention, self.attention)
+            copy_equal_shapes(primary.attention, self.attention)
 
     def forward(self, x: Tensor, guidance: Tensor, before: Tensor) -> Tensor:
         """t_i (B, C) from x_i (B, C, D, H, W), f_p and t_(i-1)."""

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from fusionbench import Context, FusionStrategy, Parts, hookimpl
 
+ABSENT = -1e4
+"""The logit of a class that the training part lacks: a probability of zero."""
+
 
 class Logistic(FusionStrategy):
     """Logistic regression on the standardised, concatenated tables (scikit-learn's solution)."""
@@ -47,9 +50,13 @@ class Logistic(FusionStrategy):
         solution = LogisticRegression(C=self.c, max_iter=5000).fit(scaler.transform(features), labels)
         self.mean.copy_(torch.from_numpy(scaler.mean_))
         self.std.copy_(torch.from_numpy(scaler.scale_))
-        # For two classes scikit-learn gives one row, the logit of class 1; class 0 then has the logit 0.
-        self.weight[-len(solution.coef_) :].copy_(torch.from_numpy(solution.coef_))
-        self.bias[-len(solution.coef_) :].copy_(torch.from_numpy(solution.intercept_))
+        self.bias.fill_(ABSENT)
+        # For two classes scikit-learn gives one row, the logit of the second; the first then has the logit 0.
+        present = torch.from_numpy(solution.classes_)
+        self.bias[present] = 0
+        rows = present[-len(solution.coef_) :]
+        self.weight[rows] = torch.from_numpy(solution.coef_).to(self.weight)
+        self.bias[rows] = torch.from_numpy(solution.intercept_).to(self.bias)
 
     def stages(self) -> tuple[()]:
         """None: the solver is exact."""
