@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +54,22 @@ Listener = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
+class Forecast:
+    """How much a run will do."""
+
+    fits: int
+    """Distinct fits in all, done or not."""
+    inner: int
+    """Of them, those inside training parts, that only rank modalities or stack predictions."""
+    undecided: int
+    """Of them, those whose order of modalities a ranking has to decide first."""
+    shared: int
+    """How many more would be trained if every row trained its own."""
+    stored: int
+    """How many the store has already."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a run found out: the last plan, and what its fits predict or why they failed."""
 
@@ -67,6 +84,23 @@ class Outcome:
     def decisions(self) -> tuple[Decision, ...]:
         """The order of the modalities per experiment and fold."""
         return self.plan.decisions
+
+
+def forecast(study: Study, store: Store) -> Forecast:
+    """What a run of the study would do, given what the store has; nothing is trained or written."""
+    planner, known = Planner(study), dict[str, Predictions]()
+    plan = planner.plan(known)
+    while found := [job for job in plan.jobs if job.key not in known and store.has(job.key)]:
+        known |= {job.key: store.predictions(job.key, job.fit.classes) for job in found}
+        plan = planner.plan(known)
+    outer = {fold.split for fold in study.folds}
+    return Forecast(
+        fits=len(plan.jobs) + len(plan.undecided),
+        inner=sum(job.fit.split not in outer for job in plan.jobs),
+        undecided=len(plan.undecided),
+        shared=plan.asked - len(plan.jobs),
+        stored=len(known),
+    )
 
 
 def run(
@@ -192,9 +226,14 @@ def _workers(place: Workplace, jobs: int, listener: Listener) -> Iterator[Submit
     progress = context.SimpleQueue()
     relay = threading.Thread(target=_relay, args=(progress, listener), daemon=True)
     relay.start()
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(place, progress))
     try:
         yield lambda job: pool.submit(_work, job)
+    except BaseException:  # interrupted: what the workers are at is not waited for, the store loses nothing
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         progress.put(None)
@@ -219,6 +258,7 @@ _worker: tuple[Workplace, Any]
 def _start_worker(place: Workplace, progress: Any) -> None:
     global _worker
     _worker = (place, progress)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process is interrupted, and ends its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -56,7 +56,7 @@ def compose(
     """The comparison that a command asks for: a configuration, flags over it, `NAME.OPTION=VALUE` settings over both.
 
     Without a configuration the reader of the data names one; without data and reader it is the built-in cohort's.
-    Flags that are None, or nothing but None, are not set.
+    Flags that are None, or nothing but None, are not set. Raises UsageError for a name or option that does not exist.
     """
     given = without_none(flags or {})
     source = given.get("cohort", {})
@@ -68,7 +68,9 @@ def compose(
         config = registry.get("cohort", reader).cls.config if reader else CohortReader.config  # type: ignore[attr-defined]
     if isinstance(given.get("backbone"), list):
         given["backbone"] = _backbones(given["backbone"], registry, read_config(config).get("backbone", {}))
-    return load_comparison(config, given, *map(parse_setting, settings))
+    comparison = load_comparison(config, given, *map(parse_setting, settings))
+    _check_components(comparison, registry)
+    return comparison
 
 
 def backbone_name(experiment: Experiment | Comparison, modality: Modality) -> str:

@@ -154,7 +154,7 @@ def test_bad_labels_are_all_named_with_what_was_meant(tmp_path):
         "'one' has the label 'hgg ': did you mean 'HGG'? There are HGG, LGG; "
         "'two' has the label 'grade 4': there are HGG, LGG"
     )
-    with pytest.raises(CohortError, match="one appears 2 times"):
+    with pytest.raises(CohortError, match="'one' appears 2 times"):
         labelled(tmp_path, "subject,label\none,HGG\none,LGG\n")
 
 

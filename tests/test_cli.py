@@ -92,14 +92,33 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(tables: Path, tmp_path: Pa
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_wrong_word_is_one_line_before_anything_trains(
-    tables: Path, tmp_path: Path, arguments: list[str], says: str
+    tables: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    says: str,
 ) -> None:
-    given = ["--cohort", "table", "--data", str(tables), "--jobs", "1"]
-    done = fusionbench("run", *given, *arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
+    from fusionbench_cli.app import main
+
+    given = ["run", "--cohort", "table", "--data", str(tables), "--jobs", "1", *arguments]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fusionbench", *given])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert says in printed
+    assert printed.count("\n") == 1
     assert not list(tmp_path.rglob("job.json"))
+
+
+def test_the_installed_program_says_it_too(tmp_path: Path) -> None:
+    done = fusionbench("run", "--fusion", "guidence", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "fusionbench: no fusion 'guidence': did you mean 'guidance'? There are ensemble, guidance, logistic, unimodal\n"
+    )
 
 
 def test_data_without_a_reader_asks_for_one(tables: Path, tmp_path: Path) -> None:

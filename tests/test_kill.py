@@ -43,7 +43,7 @@ def keys(place: Path) -> dict[str, int]:
 def kill_at_moments(tmp_path: Path, moments: int, seed: int) -> None:
     data = tmp_path / "data"
     write_tables(data)
-    environment = os.environ | {"FUSIONBENCH_HOME": str(tmp_path / "home"), "FUSIONBENCH_CHECKPOINT_SECONDS": "0"}
+    environment = os.environ | {"FUSIONBENCH_HOME": str(tmp_path / "home")}
     whole = tmp_path / "whole"
     started = time.monotonic()
     subprocess.run(command(data, whole), env=environment, check=True, capture_output=True)

@@ -96,8 +96,9 @@ def fusionbench(*arguments: str, site: Path, home: Path, **environment: str) -> 
 
 
 def own_tests(*arguments: str, site: Path, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run the example's own tests with that folder of distributions beside ours."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments, str(GATED / "tests")]
+    """Run the example's own tests with that folder of distributions beside ours, away from our configuration."""
+    shutil.copytree(GATED / "tests", home / "tests")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments, str(home / "tests")]
     return run(command, home, {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"})
 
 

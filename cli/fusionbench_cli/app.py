@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from enum import StrEnum
@@ -51,6 +52,7 @@ class ListFormat(StrEnum):
 
 def main() -> None:
     """Run the command line: an error of ours is one line and exit code 2, anything else is our bug."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         app()
     except FusionBenchError as error:
@@ -106,7 +108,7 @@ def run(  # noqa: PLR0913 - a command has as many arguments as flags
 
     Example: fusionbench run --fusion guidance --modalities t1ce,t2,flair,t1
     """
-    from fusionbench import runs
+    from fusionbench import engine, runs
     from fusionbench_cli import render
 
     started = time.monotonic()
@@ -133,7 +135,7 @@ def run(  # noqa: PLR0913 - a command has as many arguments as flags
     folder = out or Path("runs") / study.cohort.name
     study = runs.join_run(study, folder)
     place = fusionbench.Store(store or (home or fusionbench.data_home()) / "store")
-    render.plan_lines(study, place)
+    render.plan_lines(study, engine.forecast(study, place))
     if dry_run:
         return
     runs.begin_run(study, folder)

@@ -17,16 +17,15 @@ from rich.text import Text
 from fusionbench.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from fusionbench.testing.checks import Verdict
     from rich.progress import Progress as Bar
 
     from fusionbench.doctor import Finding
-    from fusionbench.engine import Event, Planned
+    from fusionbench.engine import Event, Forecast, Planned
     from fusionbench.experiment import Comparison
     from fusionbench.leaderboard import Leaderboard
     from fusionbench.registry import Component, Plugin, Registry
-    from fusionbench.store import Store
     from fusionbench.study import Study
+    from fusionbench.testing.checks import Verdict
 
 NARROW = 100
 """Columns that a table may take where the width of the output is not known."""
@@ -57,27 +56,17 @@ def cohort_line(comparison: Comparison, registry: Registry, home: Path | None) -
         say(f"Writing it once to {place} ...")
 
 
-def plan_lines(study: Study, store: Store) -> None:
+def plan_lines(study: Study, forecast: Forecast) -> None:
     """What a run will do, before it does it."""
-    from fusionbench.planning import plan
-
-    first = plan(study)
-    known = {j.key: store.predictions(j.key, j.fit.classes) for j in first.jobs if store.has(j.key)}
-    now = plan(study, known)
-    outer = {fold.split for fold in study.folds}
-    inner = sum(job.fit.split not in outer for job in now.jobs)
-    undecided = len(now.undecided)
-    saved = now.asked - len(now.jobs)
-    stored = sum(store.has(job.key) for job in now.jobs)
     cohort = study.cohort
     counts = ", ".join(f"{n} {name}" for name, n in cohort.counts().items())
     methods = ", ".join(experiment.label for experiment in study.experiments)
+    waiting = f" and {forecast.undecided} wait for that ranking" if forecast.undecided else ""
     say(f"{len(cohort.subjects)} subjects ({counts}; positive class {cohort.positive_class}), {len(study.folds)} folds")
     say(f"Methods: {methods}")
     say(
-        f"Plan: {len(now.jobs) + undecided} fits, of which {inner} only rank modalities inside training parts"
-        + (f" and {undecided} wait for that ranking" if undecided else "")
-        + f"; {saved} more are shared instead of trained again; {stored} are in the store."
+        f"Plan: {forecast.fits} fits, of which {forecast.inner} only rank modalities inside training parts{waiting}; "
+        f"{forecast.shared} more are shared instead of trained again; {forecast.stored} are in the store."
     )
 
 
