@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fusionbench.predictions import Predictions
     from fusionbench.ranking import Evidence, Ground, Ranker
     from fusionbench.registry import data_home, load_registry, read_cohort
+    from fusionbench.runs import Run
     from fusionbench.store import Store
     from fusionbench.study import Study, compose, open_study
 
@@ -65,6 +66,7 @@ _HOME = {
     "predictions": ("Predictions",),
     "ranking": ("Evidence", "Ground", "Ranker"),
     "registry": ("data_home", "load_registry", "read_cohort"),
+    "runs": ("Run",),
     "store": ("Store",),
     "study": ("Study", "compose", "open_study"),
 }
@@ -94,6 +96,7 @@ __all__ = [
     "Parts",
     "Predictions",
     "Ranker",
+    "Run",
     "Split",
     "Stage",
     "Store",

@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Leaderboard:
     cohort: dict[str, Any]
     folds: int
     ranking: tuple[Ranked, ...]
+    ranked_by: str = ""
+    """What the modalities were ranked by: the score, and whose."""
 
     @classmethod
     def of(cls, *runs: Run) -> Leaderboard:
@@ -64,10 +66,19 @@ class Leaderboard:
                 fits = tuple(told["fits"])
                 shared = [other.facts["methods"][method]["fits"] for other in runs if method in other.facts["methods"]]
                 label = method if all(others == told["fits"] for others in shared) else f"{method} ({run.name})"
-                rows.setdefault(fits, _row(label, told, [r for r in run.results if r.method == method], run))
+                row = _row(label, told, [r for r in run.results if r.method == method], run)
+                known = rows.get(fits, row)
+                rows[fits] = replace(known, marks=tuple(dict.fromkeys((*known.marks, *row.marks))))
         ordered = sorted(rows.values(), key=lambda row: (_descending(row.mean(SHOWN[0])), row.method))
         ranking = {(r.experiment, r.repeat, r.fold, r.rank): r for run in runs for r in run.ranking}
-        return cls(tuple(ordered), runs[0].facts["cohort"], runs[0].facts["folds"]["count"], tuple(ranking.values()))
+        by = dict.fromkeys(told["ranked_by"] for run in runs for told in run.facts["methods"].values())
+        return cls(
+            rows=tuple(ordered),
+            cohort=runs[0].facts["cohort"],
+            folds=runs[0].facts["folds"]["count"],
+            ranking=tuple(ranking.values()),
+            ranked_by="; ".join(filter(None, by)),
+        )
 
     @classmethod
     def read(cls, *folders: Path) -> Leaderboard:
@@ -115,19 +126,17 @@ class Leaderboard:
         return [
             f"positive class {cohort['positive_class']}; {cohort['subjects']} subjects ({counts}) of {cohort['name']}",
             f"mean ± sample std over {scores} test folds; decisions at .5",
-            *(
-                ["synthetic data: this shows that the machinery works, and nothing about medicine"]
-                if cohort["synthetic"]
-                else []
-            ),
+            *([SYNTHETIC] if cohort["synthetic"] else []),
             *(["too few folds to separate methods: use --repeats"] if scores < ENOUGH_SCORES else []),
             *marked,
         ]
 
     def orders(self) -> list[tuple[int, int, tuple[Ranked, ...]]]:
-        """(repeat, fold, the modalities in the order found), for the experiments that rank."""
+        """(repeat, fold, the modalities in the order found), for the experiments that rank on evidence."""
         groups: dict[tuple[str, int, int], list[Ranked]] = {}
         for line in self.ranking:
+            if not line.inner_scores:
+                continue
             groups.setdefault((line.experiment, line.repeat, line.fold), []).append(line)
         distinct = {(r, f, tuple(x.modality for x in lines)): tuple(lines) for (_, r, f), lines in groups.items()}
         return [(repeat, fold, lines) for (repeat, fold, _), lines in sorted(distinct.items())]

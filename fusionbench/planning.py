@@ -24,8 +24,11 @@ from fusionbench.registry import Component
 from fusionbench.seeds import content_digest, derive_seed
 from fusionbench.study import Study, backbone_name
 
-NUMERICS = ("augmentation", "batches", "components", "seeds", "training", "volumes")
+NUMERICS = ("augmentation", "batches", "cohorts", "components", "seeds", "training", "volumes")
 """The modules of the core whose code may change a result: their source is part of every key."""
+
+LIBRARIES = ("torch", "torchio", "numpy", "scikit-learn")
+"""The libraries whose version may change a result."""
 
 
 @dataclass(frozen=True)
@@ -299,10 +302,10 @@ def plan(study: Study, known: Mapping[str, Predictions] | None = None, failed: M
 
 @lru_cache(maxsize=1)
 def runtime() -> Mapping[str, str]:
-    """The code below every fit: the core's own numerics and the version of torch."""
+    """The code below every fit: the core's own numerics and the versions of the libraries they use."""
     folder = Path(__file__).parent
     sources = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in NUMERICS}
-    return {"core": content_digest(sources), "torch": version("torch")}
+    return {"core": content_digest(sources)} | {name: version(name) for name in LIBRARIES}
 
 
 def _trained_by(experiment: Experiment) -> str:

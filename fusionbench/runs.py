@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from fusionbench.atomic import sweep, writable_folder, write_text
 from fusionbench.csvtext import csv_rows, csv_text
 from fusionbench.errors import StoreError, UsageError
-from fusionbench.experiment import Comparison, difference, load_comparison
+from fusionbench.experiment import Comparison, Experiment, difference, load_comparison
 from fusionbench.folds import folds_digest, folds_rows
 from fusionbench.predictions import Predictions, as_table
 from fusionbench.study import Study, open_study, used_components
 
 if TYPE_CHECKING:
     from fusionbench.engine import Outcome
+    from fusionbench.ranking import Ranker
     from fusionbench.registry import Component
 
 PACKAGES = ("fusionbench", "torch", "torchio", "numpy", "scikit-learn", "nibabel", "lightning-fabric")
@@ -132,6 +133,7 @@ def _comparable(comparison: Comparison, other: Comparison) -> str:
     settings = tomllib.loads(comparison.to_toml())
     for name in ("fusion", "baselines"):
         settings.pop(name, None)
+    settings["cohort"].pop("data", None)  # the same data may lie elsewhere; their fingerprint is compared
     return Comparison(**settings).model_copy(update={"options": shared}).to_toml()
 
 
@@ -187,7 +189,7 @@ def _component_facts(component: Component) -> dict[str, str]:
     return {name: getattr(component, name) for name in names} | {"sha256": component.source}
 
 
-def _method_facts(study: Study, experiment: Any, outcome: Outcome) -> dict[str, Any]:
+def _method_facts(study: Study, experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     strategy: Any = study.registry.get("fusion", experiment.fusion).cls
     ranker: Any = study.registry.get("ranker", experiment.protocol.ranking.ranker).cls
     ranked = strategy.uses_order and len(experiment.modalities) > 1
@@ -202,11 +204,17 @@ def _method_facts(study: Study, experiment: Any, outcome: Outcome) -> dict[str, 
         "modalities": list(experiment.modalities),
         "attention": experiment.attention,
         "ranking": ranker.name if ranked else "",
+        "ranked_by": _ranked_by(experiment, ranker) if ranked else "",
         "saw_test_folds": bool(ranked and ranker.saw_test),
         "uses_annotations": bool(strategy.uses_annotations),
         "fits": [row.key for row in outcome.plan.rows if row.experiment == experiment],
         "failed": sorted(failures)[0] if failures else "",
     }
+
+
+def _ranked_by(experiment: Experiment, ranker: type[Ranker]) -> str:
+    whose = "the test folds" if ranker.saw_test else "inner folds of the training part"
+    return f"{ranker.name}: mean {experiment.protocol.ranking.score} on {whose}"
 
 
 def _fit_facts(record: Any) -> dict[str, Any]:

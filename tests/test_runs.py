@@ -153,6 +153,17 @@ def test_selection_on_the_test_folds_is_marked_in_every_form(cohort: Cohort, tmp
     assert mark not in {row.method: row.marks for row in board.rows}["a"]
 
 
+def test_joining_runs_keeps_the_mark_whichever_comes_first(cohort: Cohort, tmp_path: Path) -> None:
+    for ranker in ("fixed", "outer"):
+        asked = comparison(protocol={"ranking": {"ranker": ranker}}, modalities=["a", "b"], baselines=[])
+        make(open_study(asked, cohort=cohort), tmp_path / ranker, tmp_path / "store")
+    for names in (("fixed", "outer"), ("outer", "fixed")):
+        board = Leaderboard.read(*(tmp_path / name for name in names))
+        assert any("selection saw the test folds" in note for note in board.notes())
+    assert Leaderboard.read(tmp_path / "outer").ranked_by == "outer: mean roc_auc on the test folds"
+    assert Leaderboard.read(tmp_path / "fixed").orders() == []
+
+
 def test_a_failed_method_stands_last_with_its_reason(folder: Path) -> None:
     facts = json.loads((folder / "run.json").read_text())
     facts["methods"]["guidance"]["failed"] = "KeyError: x"

@@ -122,7 +122,7 @@ def run(  # noqa: PLR0913 - a command has as many arguments as flags
         "seed": seed,
         "cohort": {"data": str(data) or None, "reader": cohort or None},
         "protocol": {
-            "folds": (int(folds) if folds.isdigit() else folds) or None,
+            "folds": int(folds) if folds.isdecimal() else folds or None,
             "repeats": repeats,
             "fold_seed": fold_seed,
             "ranking": {"ranker": ranking or None},
@@ -182,7 +182,7 @@ def plugins(
 
 
 @app.command()
-def check(name: Annotated[str, typer.Argument(help="A backbone, attention module or fusion strategy.")]) -> None:
+def check(name: Annotated[str, typer.Argument(help="A component, as `fusionbench list` names it.")]) -> None:
     """Check that a component keeps the promises of its kind; exit code 1 if it does not."""
     from fusionbench.testing.checks import check_component
     from fusionbench_cli import render

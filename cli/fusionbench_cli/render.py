@@ -235,7 +235,7 @@ def _ranking(board: Leaderboard) -> None:
         for repeat, fold, lines in orders
     ]
     places = [f"{n + 1}." for n in range(max(len(lines) for _, _, lines in orders))]
-    _print(_table("Modality ranking (mean score on inner folds)", ["repeat", "fold", *places], rows))
+    _print(_table(f"Modality ranking, {board.ranked_by}", ["repeat", "fold", *places], rows))
     first = ", ".join(
         f"{name} {times} of {len(orders)} (mean rank {rank:.2f})" for name, times, rank in board.first_places()
     )
