@@ -23,7 +23,7 @@ from fusionbench.testing.checks import CHECKS, promise_name
 
 ROOT = Path(__file__).parent.parent
 GATED = ROOT / "examples" / "fusionbench-gated"
-GUIDANCE = ROOT / "plugins" / "fusionbench_plugins" / "fusion" / "guidance.py"
+GUIDANCE = Path(inspect.getfile(load_registry().get("fusion", "guidance").cls))
 PYPROJECT = """\
 [build-system]
 requires = ["hatchling"]

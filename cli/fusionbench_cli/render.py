@@ -148,7 +148,7 @@ def leaderboard(board: Leaderboard) -> None:
 
     _ranking(board)
     rows = [[row.method, *board.cells(row)] for row in board.rows]
-    _print(_table("Leaderboard", ["method", *SHOWN], rows, right=range(1, len(SHOWN) + 1)))
+    _print("Leaderboard", ["method", *SHOWN], rows, right=range(1, len(SHOWN) + 1))
     for note in board.notes():
         say(f"  {note}")
 
@@ -192,9 +192,7 @@ def component(component: Component) -> None:
     rows = [[option.name, option.type_name, repr(option.default), option.help] for option in component.options]
     if rows:
         say("")
-        _print(
-            _table(f"Options, set with --set {component.name}.OPTION=VALUE", ["option", "type", "default", ""], rows)
-        )
+        _print(f"Options, set with --set {component.name}.OPTION=VALUE", ["option", "type", "default", ""], rows)
 
 
 def plugins(found: Sequence[Plugin], *, as_json: bool) -> None:
@@ -235,7 +233,7 @@ def _ranking(board: Leaderboard) -> None:
         for repeat, fold, lines in orders
     ]
     places = [f"{n + 1}." for n in range(max(len(lines) for _, _, lines in orders))]
-    _print(_table(f"Modality ranking, {board.ranked_by}", ["repeat", "fold", *places], rows))
+    _print(f"Modality ranking, {board.ranked_by}", ["repeat", "fold", *places], rows)
     first = ", ".join(
         f"{name} {times} of {len(orders)} (mean rank {rank:.2f})" for name, times, rank in board.first_places()
     )
@@ -246,22 +244,19 @@ def _list(header: list[str], rows: list[list[Any]], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=1))
     else:
-        _print(_table("", header, [[str(cell) for cell in row] for row in rows]))
+        _print("", header, [[str(cell) for cell in row] for row in rows])
 
 
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> Table:
-    table = Table(
-        title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+def _print(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> None:
+    """A table under a title; the last column takes what is left of the line."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, name in enumerate(header):
         last = index == len(header) - 1
         table.add_column(name, justify="right" if index in right else "left", no_wrap=not last, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    return table
-
-
-def _print(table: Table) -> None:
+    if title:
+        say(title)
     console().print(table)
 
 
