@@ -207,7 +207,7 @@ class Planner:
         name = experiment.protocol.ranking.ranker
         ranker: Ranker = self._component("ranker", name).cls(**experiment.options.get(name, {}))
         outer = tuple(other for other in self.study.folds if other.repeat == fold.repeat)
-        splits = ranker.splits(Ground(self._inner_splits(experiment, fold.split), outer))
+        splits = ranker.splits(Ground(lambda: self._inner_splits(experiment, fold.split), outer))
         seen = {subject for split in splits for subject in (*split.training, *split.test)}
         if not ranker.saw_test and seen & set(fold.split.test):
             raise PluginError(f"ranker {name} asked for test subjects without saying `saw_test = True`")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,10 +16,14 @@ from fusionbench.predictions import Predictions
 class Ground:
     """What a ranker may stand on to order the modalities for one outer fold."""
 
-    inner: tuple[Split, ...]
-    """Folds drawn inside the training part: no test subject is in them."""
+    draw_inner: Callable[[], tuple[Split, ...]]
     outer: tuple[Fold, ...]
     """The outer folds of the same repeat: their test subjects are those that the results are reported on."""
+
+    @property
+    def inner(self) -> tuple[Split, ...]:
+        """Folds drawn inside the training part: no test subject is in them. Drawn when they are asked for."""
+        return self.draw_inner()
 
 
 @dataclass(frozen=True)

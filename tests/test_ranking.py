@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def ground() -> Ground:
         Split(tuple(s for s in training if s not in part), part) for part in (("a", "b"), ("c", "d"), ("e", "f"))
     )
     outer = (Fold(0, 0, Split(training, test)), Fold(0, 1, Split(tuple("cdefgh"), tuple("ab"))))
-    return Ground(inner, outer)
+    return Ground(lambda: inner, outer)
 
 
 def subjects_of(splits: tuple[Split, ...]) -> set[str]:
@@ -108,7 +108,7 @@ def simulated_cohorts(number: int) -> Iterator[tuple[float, float, float]]:
     label = {subject.id: subject.label for subject in subjects}
     folds = tuple(Fold(0, number, split) for number, split in enumerate(draw_splits(subjects, 3, seed=0)))
     grounds = [
-        Ground(draw_splits([s for s in subjects if s.id in fold.split.training], 2, seed=fold.number), folds)
+        Ground(partial(draw_splits, [s for s in subjects if s.id in fold.split.training], 2, seed=fold.number), folds)
         for fold in folds
     ]
     random = np.random.default_rng(0)

@@ -86,7 +86,7 @@ def check_test_unseen(cls: type[Ranker], **options: Any) -> None:
 def _ground() -> Ground:
     """Three outer folds; the inner ones lie inside the training part of the first."""
     outer = tuple(Fold(0, number, split) for number, split in enumerate(_splits(SUBJECTS)))
-    return Ground(_splits(outer[0].split.training), outer)
+    return Ground(lambda: _splits(outer[0].split.training), outer)
 
 
 def _splits(subjects: tuple[str, ...]) -> tuple[Split, ...]:
