@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -18,14 +19,14 @@ SUFFIX = ".partial"
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it is synced to disk and replaces `path`."""
-    partial = _partial(path)
+    with _writing(path):
+        partial = _partial(path)
     try:
         yield partial
-        _sync(partial)
-        partial.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        raise StoreError(f"cannot write {path.name}: {error.strerror or error}; free some space or move it") from error
+        with _writing(path):
+            _sync(partial)
+            partial.replace(path)
+            _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -33,20 +34,29 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it becomes `path`, unless another writer was first."""
-    partial = _partial(path)
-    partial.mkdir()
+    with _writing(path):
+        partial = _partial(path)
+        sweep(path.parent)
+        partial.mkdir()
     try:
         yield partial
-        for file in partial.rglob("*"):
-            _sync(file)
-        _sync(partial)
-        if not path.exists():
-            partial.replace(path)
+        with _writing(path):
+            for file in (*partial.rglob("*"), partial):
+                _sync(file)
+            _rename(partial, path)
             _sync(path.parent)
-    except OSError as error:
-        raise StoreError(f"cannot write {path.name}: {error.strerror or error}; free some space or move it") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say what could not be written, instead of how the system calls it."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"cannot write {path}: {reason}; free some space or choose another folder") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,21 +68,27 @@ def write_text(path: Path, text: str) -> None:
 def sweep(folder: Path) -> None:
     """Remove what dead processes of this host left half written in a folder."""
     for partial in folder.glob(f".*{SUFFIX}"):
-        host, pid = partial.name.removesuffix(SUFFIX).split("~")[-3:-1]
-        if host == _host() and not _alive(int(pid)):
+        *_, host, pid, _ = ("", "", *partial.name.removesuffix(SUFFIX).split("~"))
+        if host == _host() and pid.isdecimal() and not _alive(int(pid)):
             shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
 def writable_folder(path: Path) -> Path:
     """Make a folder if need be and try it; StoreError says what is in the way."""
-    try:
+    with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
         probe = _partial(path / "probe")
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}); choose another folder") from None
     return path
+
+
+def _rename(partial: Path, path: Path) -> None:
+    try:
+        partial.rename(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another writer was first, and is as good
+            raise
 
 
 def _partial(path: Path) -> Path:

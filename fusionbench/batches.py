@@ -66,11 +66,12 @@ class Batches:
         )
 
     def _augmented(self, batch: Batch, stage: str, epoch: int) -> Batch:
-        if not any(modality.kind == "image" for modality in self.fit.modalities):
+        images = [modality.name for modality in self.fit.modalities if modality.kind == "image"]
+        if not images:
             return batch
         seeds = [derive_seed(self.fit.base_seed, "augmentation", stage, epoch, id) for id in batch.ids]
         settings = Augmentation(**self.fit.recipe["augmentation"])
-        spacing = self.volumes.spacing(batch.ids)
+        spacing = self.volumes.spacing(batch.ids, images[0])
         inputs, seg = augment(batch.inputs, batch.seg, seeds, spacing, settings)
         return Batch(batch.ids, inputs, batch.labels, batch.weights, batch.present, seg, batch.given)
 

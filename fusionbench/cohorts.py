@@ -172,11 +172,16 @@ def class_weights(labels: Iterable[str], classes: tuple[str, ...], scheme: str) 
     return tuple(1 - size / total for size in sizes)
 
 
-@lru_cache(maxsize=100_000)
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file; read once in a process."""
+    """The SHA-256 of a file; read once in a process, and again if it was replaced or written to since."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        state = path.stat()
+        return _file_digest(path.resolve(), state.st_ino, state.st_size, state.st_mtime_ns)
     except OSError as error:
         raise CohortError(f"cannot read {path.name}: {error.strerror}") from None
+
+
+@lru_cache(maxsize=100_000)
+def _file_digest(path: Path, *state: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -37,7 +37,7 @@ def examine(home: Path) -> list[Finding]:
 
 
 def _devices() -> list[Finding]:
-    from fusionbench.training import resolve_device, resolve_precision
+    from fusionbench.devices import resolve_device, resolve_precision
 
     device = resolve_device("auto")
     return [

@@ -20,7 +20,7 @@ Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class CohortSource(_Settings):
@@ -37,6 +37,13 @@ class Preprocessing(_Settings):
     crop: Size | None = None
     resize: Size | None = None
     percentiles: tuple[float, float] = (0.5, 99.5)
+
+    @field_validator("percentiles")
+    @classmethod
+    def _rising(cls, percentiles: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= percentiles[0] < percentiles[1] <= 100:
+            raise ValueError("give a lower and an upper percentile between 0 and 100")
+        return percentiles
 
 
 class Augmentation(_Settings):
@@ -252,7 +259,8 @@ def _validated(settings: Mapping[str, Any]) -> Comparison:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise UsageError(f"no setting {where!r}: {_nearest_setting(where)}") from None
-        raise UsageError(f"{where}: {first['msg']}, not {first['input']!r}") from None
+        message = first["msg"].removeprefix("Value error, ").replace("valid tuple", 'list, such as ["guidance"]')
+        raise UsageError(f"{where}: {message}, not {first['input']!r}") from None
 
 
 def _nearest_setting(where: str) -> str:

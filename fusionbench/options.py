@@ -70,7 +70,9 @@ def resolve_options(component: type, given: Mapping[str, Any]) -> dict[str, Any]
     for unknown in set(given) - {option.name for option in options}:
         raise UsageError(f"{name} has no option {unknown!r}: {nearest(unknown, [option.name for option in options])}")
     fields: dict[str, Any] = {option.name: (option.annotation, option.default) for option in options}
-    model = pydantic.create_model("Options", __config__=pydantic.ConfigDict(validate_default=True), **fields)
+    model = pydantic.create_model(
+        "Options", __config__=pydantic.ConfigDict(validate_default=True, allow_inf_nan=False), **fields
+    )
     try:
         return dict(model(**given).model_dump())
     except pydantic.ValidationError as error:

@@ -24,7 +24,7 @@ from fusionbench.registry import Component
 from fusionbench.seeds import content_digest, derive_seed
 from fusionbench.study import Study, backbone_name
 
-NUMERICS = ("augmentation", "batches", "cohorts", "components", "seeds", "training", "volumes")
+NUMERICS = ("augmentation", "batches", "cohorts", "components", "devices", "seeds", "training", "volumes")
 """The modules of the core whose code may change a result: their source is part of every key."""
 
 LIBRARIES = ("torch", "torchio", "numpy", "scikit-learn")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -21,6 +19,7 @@ from fusionbench import hooks
 from fusionbench.cohorts import Cohort, CohortReader
 from fusionbench.errors import PluginError, UsageError, nearest
 from fusionbench.options import Option, declared_options, resolve_options
+from fusionbench.source import source_digest
 
 HOOK_OF_KIND = {
     "backbone": "fusionbench_backbones",
@@ -54,6 +53,8 @@ class Component:
     plugin: str
     distribution: str
     version: str
+    source: str
+    """The SHA-256 of its code when it was loaded: changed code is another component."""
 
     @property
     def summary(self) -> str:
@@ -64,12 +65,6 @@ class Component:
     def options(self) -> tuple[Option, ...]:
         """The options that it declares."""
         return declared_options(self.cls)
-
-    @cached_property
-    def source(self) -> str:
-        """The SHA-256 of the module that defines the class: changed code is another component."""
-        path = inspect.getsourcefile(self.cls)
-        return hashlib.sha256(Path(path).read_bytes() if path else self.cls.__qualname__.encode()).hexdigest()
 
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """All its options with their values; UsageError for a wrong one."""
@@ -106,7 +101,8 @@ class Registry:
 
     def with_classes(self, plugin: str, **classes: Sequence[type]) -> Registry:
         """The registry with more classes by kind, as a plugin of that name would add them (for notebooks and tests)."""
-        added = [Component(kind, c.name, c, plugin, "", "") for kind, several in classes.items() for c in several]  # type: ignore[attr-defined]
+        mine = Plugin(plugin, "", "", "")
+        added = [_component(mine, kind, cls) for kind, several in classes.items() for cls in several]
         return _registry([*self.components, *added], self.broken)
 
     @property
@@ -193,7 +189,7 @@ def _component(plugin: Plugin, kind: str, cls: type) -> Component:
     if abstract := sorted(getattr(cls, "__abstractmethods__", ())):
         raise PluginError(f"{cls.__name__} does not define {', '.join(abstract)}")
     declared_options(cls)
-    return Component(kind, name, cls, plugin.name, plugin.distribution, plugin.version)
+    return Component(kind, name, cls, plugin.name, plugin.distribution, plugin.version, source_digest(cls))
 
 
 def _base_class(kind: str) -> type:
@@ -219,9 +215,3 @@ def _registry(components: list[Component], broken: Mapping[str, str]) -> Registr
                 f"{component.plugin!r}: switch one off with --no-plugin NAME"
             )
     return Registry(tuple(sorted(components, key=lambda c: (c.kind, c.name))), broken)
-
-
-def module_digest(*modules: str) -> str:
-    """The SHA-256 of the source of some modules of this process."""
-    sources = [Path(sys.modules[name].__file__ or "").read_bytes() for name in modules]
-    return hashlib.sha256(b"\0".join(sources)).hexdigest()

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -83,8 +83,7 @@ def join_run(study: Study, folder: Path) -> Study:
     before = load_comparison(toml)
     if changed := difference(_comparable(before, study.comparison), _comparable(study.comparison, before)):
         raise StoreError(f"{folder} holds another experiment ({changed}): choose another folder with --out")
-    facts = folder / "run.json"
-    if facts.is_file() and json.loads(facts.read_text("utf-8"))["cohort"]["fingerprint"] != study.cohort.fingerprint:
+    if (folder / "run.json").is_file() and _read_facts(folder)["cohort"]["fingerprint"] != study.cohort.fingerprint:
         raise StoreError(f"{folder} was made from other data: choose another folder with --out")
     union = {
         "fusion": tuple(dict.fromkeys((*before.fusion, *study.comparison.fusion))),
@@ -104,10 +103,8 @@ def begin_run(study: Study, folder: Path) -> None:
     write_text(folder / "folds.csv", csv_text(["repeat", "fold", "subject", "label"], rows))
 
 
-def write_run(run: Run, folder: Path) -> None:
-    """Write what came out: predictions.csv, ranking.csv, leaderboard.csv and, last, run.json."""
-    from fusionbench.leaderboard import Leaderboard
-
+def write_run(run: Run, folder: Path, tables: Mapping[str, str] | None = None) -> None:
+    """Write what came out: predictions.csv, ranking.csv, further tables by file name and, last, run.json."""
     write_text(folder / "predictions.csv", _predictions_csv(run))
     header = ["experiment", "repeat", "fold", "rank", "modality", "score", "inner_scores"]
     rows = [
@@ -115,7 +112,8 @@ def write_run(run: Run, folder: Path) -> None:
         for r in run.ranking
     ]
     write_text(folder / "ranking.csv", csv_text(header, rows))
-    write_text(folder / "leaderboard.csv", Leaderboard.of(run).to_csv())
+    for name, text in (tables or {}).items():
+        write_text(folder / name, text)
     write_text(folder / "run.json", json.dumps(run.facts, indent=1, sort_keys=True) + "\n")
 
 
@@ -123,8 +121,16 @@ def read_run(folder: Path) -> Run:
     """The tables of a finished run; UsageError if the folder holds none."""
     if not (folder / "run.json").is_file():
         raise UsageError(f"{folder} holds no finished run (no run.json): run `fusionbench run --out {folder}` first")
-    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    facts = _read_facts(folder)
     return Run(folder.name, facts, tuple(_read_results(folder, facts)), tuple(_read_ranking(folder)))
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except ValueError:
+        raise UsageError(f"{folder / 'run.json'} is damaged: remove it and run the command again") from None
+    return facts
 
 
 def _comparable(comparison: Comparison, other: Comparison) -> str:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+FILES = ("weights.safetensors", "predictions.csv", "history.csv", "job.json")
+"""What the folder of a finished fit holds."""
+
+
 class Store:
     """A folder of finished fits, which any number of runs may share at the same time.
 
@@ -39,6 +43,7 @@ class Store:
             sweep(folder)
         for folder in (self.root / "working").iterdir():
             sweep(folder)
+        sweep(self.root / "volumes")
         return self
 
     def folder(self, key: str) -> Path:
@@ -46,8 +51,14 @@ class Store:
         return self.root / "fits" / key[:2] / key
 
     def has(self, key: str) -> bool:
-        """Whether the fit of that key is finished."""
-        return (self.folder(key) / "job.json").is_file()
+        """Whether the fit of that key is finished; one that somebody has damaged is taken away, to be done again."""
+        folder = self.folder(key)
+        if not folder.is_dir():
+            return False
+        if all((folder / name).is_file() for name in FILES):
+            return True
+        shutil.rmtree(folder)
+        return False
 
     def predictions(self, key: str, classes: tuple[str, ...]) -> Predictions:
         """What a finished fit predicts."""

@@ -125,7 +125,7 @@ def _check_stages(comparison: Comparison, registry: Registry) -> None:
 
 def _resolved(comparison: Comparison, cohort: Cohort, registry: Registry) -> Comparison:
     """The comparison with its modalities, device, precision and every option of every component it uses."""
-    from fusionbench.training import resolve_device, resolve_precision
+    from fusionbench.devices import resolve_device, resolve_precision
 
     modalities = comparison.modalities or tuple(modality.name for modality in cohort.modalities)
     kinds: set[str] = {cohort.modality(name).kind for name in modalities}

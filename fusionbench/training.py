@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,17 +15,15 @@ from torch import Tensor, nn
 from fusionbench.batches import Batches
 from fusionbench.cohorts import Cohort
 from fusionbench.components import AttentionModule, Backbone, Context, FusionStrategy, Parts, Stage
-from fusionbench.errors import PluginError, TrainingError, UsageError
+from fusionbench.devices import make_fabric, peak_memory
+from fusionbench.errors import PluginError, TrainingError
 from fusionbench.planning import Fit, Job
 from fusionbench.predictions import Predictions
 from fusionbench.registry import Registry
 from fusionbench.seeds import derive_seed
+from fusionbench.source import source_digest
 from fusionbench.store import Store
 from fusionbench.volumes import Volumes
-
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every precision it is given
-
-FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +60,7 @@ def execute(job: Job, place: Workplace, report: Report) -> bool:
         if place.store.has(job.key):
             return False
         started = time.monotonic()
+        _check_source(job.fit, place.registry)
         with threads(job.fit.recipe["threads"]), deterministic():
             model, history, predictions = _train_and_predict(job.fit, place, report)
         record = {
@@ -72,10 +68,18 @@ def execute(job: Job, place: Workplace, report: Report) -> bool:
             "fit": asdict(job.fit),
             "parameters": sum(p.numel() for p in model.parameters()),
             "seconds": round(time.monotonic() - started, 3),
-            "peak_memory_bytes": _peak_memory(job.fit.recipe["device"]),
+            "peak_memory_bytes": peak_memory(job.fit.recipe["device"]),
         }
         place.store.save(job.key, model.state_dict(), predictions, history, record)
     return True
+
+
+def _check_source(fit: Fit, registry: Registry) -> None:
+    """PluginError if code was edited since the fit was planned: its result would be kept under the wrong key."""
+    backbones = (("backbone", built) for built in fit.backbones.values())
+    for kind, built in (("fusion", fit.fusion), ("attention", fit.attention), *backbones):
+        if source_digest(registry.get(kind, built.name).cls) != built.source:
+            raise PluginError(f"the code of {kind} {built.name} changed during the run: run the same command again")
 
 
 def build_strategy(fit: Fit, registry: Registry) -> FusionStrategy:
@@ -129,6 +133,7 @@ def train(
         start = 0
         if resumed and number == resumed["stage"]:
             optimizer.load_state_dict(resumed["optimizer"])
+            fabric.strategy.precision.load_state_dict(resumed["precision"])
             start = resumed["epoch"] + 1
         epochs = fit.stages[stage.name]["epochs"]
         for epoch in range(start, epochs):
@@ -141,6 +146,7 @@ def train(
                     {
                         "model": model.state_dict(),
                         "optimizer": optimizer.state_dict(),
+                        "precision": fabric.strategy.precision.state_dict(),
                         "stage": number,
                         "epoch": epoch,
                         "history": history,
@@ -182,7 +188,7 @@ def predict(model: FusionStrategy, batches: Batches, ids: Sequence[str], fabric:
     """The class probabilities of some subjects of the fit, and the strategy's remarks."""
     model.eval()
     fit, rows, notes = batches.fit, [], []
-    with torch.inference_mode():
+    with torch.inference_mode(), seeded(derive_seed(batches.fit.base_seed, "predict")):
         for batch in batches.in_order(ids):
             with fabric.autocast():
                 logits = model(batch.inputs)
@@ -207,28 +213,6 @@ def set_modes(model: nn.Module, trains: Sequence[str]) -> None:
     """Put what a stage trains into train mode and all else into eval mode: not even a running statistic moves."""
     for name, module in model.named_modules():
         module.training = is_trained(name, trains)
-
-
-def resolve_device(asked: str) -> str:
-    """The device to use: cuda if there is one, else mps, else cpu; UsageError for one that is not there."""
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    available = ["cpu", *(["mps"] if torch.backends.mps.is_available() else [])]
-    available += ["cuda", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
-    if asked not in available:
-        raise UsageError(f"no device {asked!r}: there are {', '.join(available)}")
-    return asked
-
-
-def resolve_precision(asked: str, device: str, kinds: set[str]) -> str:
-    """bf16 for images where the hardware computes in it, else 32: what `auto` means, chosen once and recorded."""
-    if asked != "auto":
-        return asked
-    if "image" not in kinds:
-        return "32"
-    if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported() else "32"
-    return "bf16" if device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16") else "32"
 
 
 @contextmanager
@@ -272,13 +256,6 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def make_fabric(recipe: Mapping[str, Any]) -> Fabric:
-    """Lightning Fabric for one device and precision."""
-    accelerator, _, index = recipe["device"].partition(":")
-    devices: Any = [int(index)] if index else 1
-    return Fabric(accelerator=accelerator, devices=devices, precision=FABRIC_PRECISION[recipe["precision"]])  # type: ignore[arg-type]
-
-
 def _train_and_predict(
     fit: Fit, place: Workplace, report: Report
 ) -> tuple[FusionStrategy, list[dict[str, Any]], Predictions]:
@@ -294,7 +271,7 @@ def _train_and_predict(
         history = train(model, fit, batches, fabric, place, report, resumed)
         return model, history, predict(model, batches, fit.split.test, fabric)
     except torch.OutOfMemoryError:
-        peak = _peak_memory(fit.recipe["device"]) / 2**30
+        peak = peak_memory(fit.recipe["device"]) / 2**30
         raise TrainingError(
             f"out of memory at {peak:.1f} GiB: try --set recipe.batch_size={max(1, fit.recipe['batch_size'] // 2)}, "
             f"--precision bf16, or a smaller --set preprocessing.resize"
@@ -347,10 +324,3 @@ def _check_logits(fit: Fit, logits: Tensor, inputs: Mapping[str, Tensor]) -> Non
         raise TrainingError(f"{fit.fusion.name} returned logits of shape {tuple(logits.shape)}, expected {expected}")
     if not torch.isfinite(logits).all():
         raise TrainingError(f"{fit.fusion.name} predicts NaN or infinity: try a smaller learning rate")
-
-
-def _peak_memory(device: str) -> int:
-    """The most memory that this process (or its GPU) ever held, in bytes."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -86,14 +86,14 @@ class Volumes:
             return (1, 1, 1)
         return self._grid(self.cohort.subjects[0], modality).after(self.preprocessing).size
 
-    def spacing(self, ids: Sequence[str]) -> Tensor:
-        """Millimetres per voxel after preprocessing, (B, 3) in the order (D, H, W).
+    def spacing(self, ids: Sequence[str], modality: str) -> Tensor:
+        """Millimetres per voxel of an image modality after preprocessing, (B, 3) in the order (D, H, W).
 
-        One row per subject: equal sizes do not make equal spacings where scanners differ. Ones if all are tables.
+        One row per subject: equal sizes do not make equal spacings where scanners differ. Ones for a table.
         """
-        if not self._image_names:
+        if self.cohort.modality(modality).kind == "table":
             return torch.ones(len(ids), 3)
-        grids = (self._grid(self.cohort.subject(id), self._image_names[0]).after(self.preprocessing) for id in ids)
+        grids = (self._grid(self.cohort.subject(id), modality).after(self.preprocessing) for id in ids)
         return torch.tensor([grid.spacing for grid in grids])
 
     def prepare(self, ids: Sequence[str], modalities: Sequence[str], *, segmentation: bool = False) -> None:

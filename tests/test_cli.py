@@ -85,7 +85,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(tables: Path, tmp_path: Pa
         (["--fusion", "guidance", "--device", "cuda:7"], "no device 'cuda:7'"),
         (["--fusion", "guidance", "--out", "tables"], "is no run folder"),
         (["--fusion", "guidance", "--out", "tables/labels.csv"], "is no run folder"),
-        (["--fusion", "guidance", "--store", "tables/labels.csv"], "cannot be written"),
+        (["--fusion", "guidance", "--store", "tables/labels.csv"], "cannot write"),
         (["--fusion", "guidance", "--no-plugin", "duel"], "cannot disable plugin 'duel'"),
         ([], "no fusion strategy: give --fusion NAME"),
     ],

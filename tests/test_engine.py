@@ -10,7 +10,7 @@ import pytest
 from conftest import comparison
 from torch import Tensor
 
-from fusionbench import Cohort, FusionStrategy, Parts, Store, Study, load_registry, open_study, run
+from fusionbench import Cohort, FusionStrategy, Leaderboard, Parts, Store, Study, load_registry, open_study, run
 from fusionbench.engine import Event, Failed, Finished, Planned
 from fusionbench.runs import Run, begin_run, write_run
 from fusionbench.training import Progress
@@ -32,7 +32,7 @@ class Unlucky(FusionStrategy):
 def tables(outcome: Run, folder: Path, study: Study) -> dict[str, bytes]:
     folder.mkdir()
     begin_run(study, folder)
-    write_run(outcome, folder)
+    write_run(outcome, folder, {"leaderboard.csv": Leaderboard.of(outcome).to_csv()})
     names = ("predictions.csv", "ranking.csv", "leaderboard.csv", "folds.csv", "experiment.toml")
     return {name: (folder / name).read_bytes() for name in names}
 

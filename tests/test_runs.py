@@ -21,7 +21,7 @@ def make(study: Study, folder: Path, store: Path) -> Run:
     joined = join_run(study, folder)
     begin_run(joined, folder)
     result = Run.of(run(joined, Store(store)), folder.name)
-    write_run(result, folder)
+    write_run(result, folder, {"leaderboard.csv": Leaderboard.of(result).to_csv()})
     return result
 
 

@@ -94,7 +94,7 @@ def test_what_dead_processes_left_is_swept_and_what_living_ones_write_is_not(tmp
 
 def test_an_unwritable_place_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StoreError, match="cannot write"):
         writable_folder(tmp_path / "file" / "below")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fusionbench import Cohort, FusionStrategy, Parts, Stage, Store, Study, load_registry, open_study, plan
 from fusionbench.batches import Batches, chunks
 from fusionbench.components import classification_loss
+from fusionbench.devices import resolve_device, resolve_precision
 from fusionbench.errors import PluginError, TrainingError, UsageError
 from fusionbench.planning import Job
 from fusionbench.registry import Registry
@@ -21,8 +22,6 @@ from fusionbench.training import (
     Workplace,
     build_strategy,
     execute,
-    resolve_device,
-    resolve_precision,
     seeded,
     set_modes,
 )

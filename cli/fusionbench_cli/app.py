@@ -143,8 +143,9 @@ def run(  # noqa: PLR0913 - a command has as many arguments as flags
     with render.Live(study) as live:
         outcome = fusionbench.run(study, place, jobs=workers, listener=live)
     result = runs.Run.of(outcome, folder.name, time.monotonic() - started)
-    runs.write_run(result, folder)
-    render.leaderboard(fusionbench.Leaderboard.of(result))
+    board = fusionbench.Leaderboard.of(result)
+    runs.write_run(result, folder, {"leaderboard.csv": board.to_csv()})
+    render.leaderboard(board)
     render.next_steps(folder, place.root, study)
     if all(method["failed"] for method in result.facts["methods"].values()):
         raise typer.Exit(1)

@@ -1,0 +1,54 @@
+"""Devices and precisions: what there is, what `auto` means, and how much memory was used."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from fusionbench.errors import UsageError
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every precision it is given
+
+FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def resolve_device(asked: str) -> str:
+    """The device to use: cuda if there is one, else mps, else cpu; UsageError for one that is not there."""
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    available = ["cpu", *(["mps"] if torch.backends.mps.is_available() else [])]
+    available += ["cuda", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
+    if asked not in available:
+        raise UsageError(f"no device {asked!r}: there are {', '.join(available)}")
+    return asked
+
+
+def resolve_precision(asked: str, device: str, kinds: set[str]) -> str:
+    """bf16 for images where the hardware computes in it, else 32: what `auto` means, chosen once and recorded."""
+    if asked != "auto":
+        return asked
+    if "image" not in kinds:
+        return "32"
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported() else "32"
+    return "bf16" if device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16") else "32"
+
+
+def make_fabric(recipe: Mapping[str, Any]) -> Fabric:
+    """Lightning Fabric for one device and precision."""
+    accelerator, _, index = recipe["device"].partition(":")
+    devices: Any = [int(index)] if index else 1
+    return Fabric(accelerator=accelerator, devices=devices, precision=FABRIC_PRECISION[recipe["precision"]])  # type: ignore[arg-type]
+
+
+def peak_memory(device: str) -> int:
+    """The most memory that this process (or its GPU) ever held, in bytes."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
