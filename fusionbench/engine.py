@@ -6,22 +6,22 @@ import multiprocessing
 import os
 import signal
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
-from pathlib import Path
 from typing import Any
 
-from fusionbench.errors import FusionBenchError, TrainingError
+import torch
+
+from fusionbench.errors import FusionBenchError, TrainingError, describe
 from fusionbench.planning import Decision, Job, Plan, Planner
 from fusionbench.predictions import Predictions
 from fusionbench.store import Store
 from fusionbench.study import Study
-from fusionbench.training import Progress, Report, Workplace, execute
+from fusionbench.training import Progress, Report, Workplace, build_strategy, execute
 from fusionbench.volumes import Volumes
 
 
@@ -63,8 +63,8 @@ class Forecast:
     """Of them, those inside training parts, that only rank modalities or stack predictions."""
     undecided: int
     """Of them, those whose order of modalities a ranking has to decide first."""
-    shared: int
-    """How many more would be trained if every row trained its own."""
+    unshared: int
+    """How many there would be if every row had its own."""
     stored: int
     """How many the store has already."""
 
@@ -98,7 +98,7 @@ def forecast(study: Study, store: Store) -> Forecast:
         fits=len(plan.jobs) + len(plan.undecided),
         inner=sum(job.fit.split not in outer for job in plan.jobs),
         undecided=len(plan.undecided),
-        shared=plan.asked - len(plan.jobs),
+        unshared=plan.asked,
         stored=len(known),
     )
 
@@ -116,14 +116,49 @@ def run(
     `jobs` is the number of worker processes; with 1 everything runs in this process, bit for bit the same. A fit that
     fails takes only the rows that need it down.
     """
+    volumes = prepare(study, store)
+    place = Workplace(study.cohort, study.registry, volumes, store, checkpoint_seconds)
+    one_at_a_time = _Serial(listener)
+    with _workers(place, jobs, one_at_a_time) as submit:
+        return _Run(study, store, one_at_a_time, jobs).finish(submit)
+
+
+def prepare(study: Study, store: Store) -> Volumes:
+    """Do what can fail before anything trains: open the store, build each strategy once, read and check every file.
+
+    Raises a FusionBenchError in one line; what was read is in the cache afterwards.
+    """
     store.open()
-    modalities = study.comparison.modalities
+    for fit in Planner(study).strategies():
+        with torch.device("meta"), _strangers_later():
+            build_strategy(fit, study.registry)
     volumes = Volumes(study.cohort, study.comparison.preprocessing, store.root / "volumes")
     annotated = any(study.registry.get("fusion", e.fusion).cls.uses_annotations for e in study.experiments)  # type: ignore[attr-defined]
-    volumes.prepare([subject.id for subject in study.cohort.subjects], modalities, segmentation=annotated)
-    place = Workplace(study.cohort, study.registry, volumes, store, checkpoint_seconds)
-    with _workers(place, jobs, listener) as submit:
-        return _Run(study, store, listener, jobs).finish(submit)
+    ids = [subject.id for subject in study.cohort.subjects]
+    volumes.prepare(ids, study.comparison.modalities, segmentation=annotated)
+    return volumes
+
+
+@contextmanager
+def _strangers_later() -> Iterator[None]:
+    """Let errors of ours through; what a plugin's own code raises fails its rows later, and no others."""
+    try:
+        yield
+    except FusionBenchError:
+        raise
+    except Exception:
+        pass
+
+
+class _Serial:
+    """A listener that is called by one thread at a time: workers report from another than the planner."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener, self.lock = listener, threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        with self.lock:
+            self.listener(event)
 
 
 Submit = Callable[[Job], "Future[str]"]
@@ -205,16 +240,6 @@ def attempt(job: Job, place: Workplace, report: Report) -> str:
     except Exception as error:  # a plugin's code may raise anything: the row says what, the others go on
         return describe(error)
     return ""
-
-
-def describe(error: BaseException) -> str:
-    """An error in one line: our own as they are, a stranger's with its place in the code."""
-    text = str(error).partition("\n")[0]
-    if isinstance(error, FusionBenchError):
-        return text
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{place}"
 
 
 @contextmanager

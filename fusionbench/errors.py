@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
+from traceback import extract_tb
 
 
 class FusionBenchError(Exception):
@@ -51,3 +53,13 @@ def summary(faults: Sequence[str], separator: str = "; ", shown: int = 8) -> str
     """
     rest = len(faults) - shown
     return separator.join([*faults[:shown], *([f"and {rest} more"] if rest > 0 else [])])
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line: our own as they are, a stranger's with its place in the code."""
+    text = str(error).partition("\n")[0]
+    if isinstance(error, FusionBenchError):
+        return text
+    frames = extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}"

@@ -83,7 +83,9 @@ class Leaderboard:
     @classmethod
     def read(cls, *folders: Path) -> Leaderboard:
         """The leaderboard of some run folders."""
-        return cls.of(*map(read_run, folders))
+        names = [folder.name for folder in folders]
+        runs = [replace(read_run(f), name=f.name if names.count(f.name) == 1 else str(f)) for f in folders]
+        return cls.of(*runs)
 
     def to_csv(self) -> str:
         """method, experiment, marks, then <metric>_mean and <metric>_std; floats by repr."""
@@ -112,9 +114,9 @@ class Leaderboard:
         return json.dumps(told, indent=1, sort_keys=True) + "\n"
 
     def cells(self, row: Row) -> list[str]:
-        """The scores of a row as text: mean ± std, or `failed: reason` in the first cell."""
+        """The scores of a row as text: mean ± std, or `failed`, with the reason among the notes."""
         if row.failed:
-            return [f"failed: {row.failed}", *[""] * (len(SHOWN) - 1)]
+            return ["failed", *[""] * (len(SHOWN) - 1)]
         return [f"{row.mean(m):.3f} ± {row.std(m):.3f}" for m in SHOWN]
 
     def notes(self) -> list[str]:
@@ -123,12 +125,15 @@ class Leaderboard:
         counts = ", ".join(f"{n} {name}" for name, n in cohort["classes"].items())
         scores = max((len(row.scores.get(SHOWN[0], ())) for row in self.rows), default=0)
         marked = [f"{row.method}: {mark}" for row in self.rows for mark in row.marks]
+        failed = [f"{row.method} failed: {row.failed}" for row in self.rows if row.failed]
         return [
             f"positive class {cohort['positive_class']}; {cohort['subjects']} subjects ({counts}) of {cohort['name']}",
             f"mean ± sample std over {scores} test folds; decisions at .5",
             *([SYNTHETIC] if cohort["synthetic"] else []),
             *(["too few folds to separate methods: use --repeats"] if scores < ENOUGH_SCORES else []),
+            *cohort["notes"],
             *marked,
+            *failed,
         ]
 
     def orders(self) -> list[tuple[int, int, tuple[Ranked, ...]]]:

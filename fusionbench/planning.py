@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fusionbench.cohorts import Modality, file_digest
-from fusionbench.errors import PluginError
+from fusionbench.errors import FusionBenchError, PluginError, describe
 from fusionbench.experiment import Experiment
 from fusionbench.folds import Fold, Split, draw_splits
 from fusionbench.metrics import metric
@@ -169,14 +169,26 @@ class Planner:
         rows, decisions = [], []
         for experiment in self.study.experiments:
             for fold in self.study.folds:
-                decided = self._decide(draft, experiment, fold, known, failed or {})
-                if isinstance(decided, Decision):
-                    rows.append(Row(experiment, fold, self._add(draft, experiment, decided.order, fold.split)))
-                    decisions.append(decided)
-                else:
-                    rows.append(decided)
+                try:
+                    decided = self._decide(draft, experiment, fold, known, failed or {})
+                    if isinstance(decided, Decision):
+                        row = Row(experiment, fold, self._add(draft, experiment, decided.order, fold.split))
+                        decisions.append(decided)
+                    else:
+                        row = decided
+                except FusionBenchError:
+                    raise
+                except Exception as error:  # a plugin's `parents`, `splits` or `order`: its row fails, no other
+                    row = Row(experiment, fold, failed=describe(error))
+                rows.append(row)
         ranked = tuple(decision for decision in decisions if decision.evidence)
         return Plan(tuple(draft.jobs.values()), tuple(rows), ranked, frozenset(draft.awaited), draft.asked)
+
+    def strategies(self) -> tuple[Fit, ...]:
+        """One fit of each strategy that the study builds, in the order typed: to see whether it can be built."""
+        first = self.study.folds[0].split
+        chosen = [self._jobs(experiment, experiment.modalities, first) for experiment in self.study.experiments]
+        return tuple({(job.fit.fusion.name, job.fit.modalities): job.fit for jobs in chosen for job in jobs}.values())
 
     def _decide(
         self,
@@ -199,7 +211,9 @@ class Planner:
             return Row(experiment, fold, failed=f"the ranking failed: {lost[0]}")
         if missing := [key for key in everything if key not in known]:
             draft.awaited.update(missing)
-            return Row(experiment, fold, work=self._jobs(experiment, experiment.modalities, fold.split)[-1].fit.work)
+            jobs = self._jobs(experiment, experiment.modalities, fold.split)  # as many, whatever the order
+            draft.asked += len(jobs)
+            return Row(experiment, fold, work=jobs[-1].fit.work)
         evidence = tuple(self._evidence(experiment, name, [known[key] for key in keys[name]]) for name in keys)
         return Decision(experiment, fold, ranker.order(evidence), evidence)
 

@@ -53,7 +53,7 @@ class Component:
     plugin: str
     distribution: str
     version: str
-    source: str
+    source: str = ""
     """The SHA-256 of its code when it was loaded: changed code is another component."""
 
     @property

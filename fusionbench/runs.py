@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ from fusionbench.errors import StoreError, UsageError
 from fusionbench.experiment import Comparison, Experiment, difference, load_comparison
 from fusionbench.folds import folds_digest, folds_rows
 from fusionbench.predictions import Predictions, as_table
+from fusionbench.seeds import content_digest
 from fusionbench.study import Study, open_study, used_components
 
 if TYPE_CHECKING:
@@ -68,6 +70,28 @@ class Run:
     def of(cls, outcome: Outcome, name: str = "run", seconds: float = 0.0) -> Run:
         """The tables of what a run found out."""
         return cls(name, _facts(outcome, seconds), tuple(_results(outcome)), tuple(_ranking(outcome)))
+
+
+def run_name(study: Study) -> str:
+    """A name for the run: its cohort, and a hash of everything else but its methods, which may be added to later."""
+    settings = study.comparison.model_dump(mode="json", exclude={"fusion", "baselines", "options", "cohort"})
+    chosen = {name: study.comparison.options.get(name, {}) for name in _shared_components(study)}
+    return f"{slug(study.cohort.name)}-{content_digest([settings, chosen, study.cohort.fingerprint])[:8]}"
+
+
+def _shared_components(study: Study) -> list[str]:
+    """The components that every method of a run shares: all but the strategies."""
+    used = used_components(study.comparison, study.cohort, study.registry)
+    return [component.name for component in used if component.kind != "fusion"]
+
+
+def slug(name: str) -> str:
+    """A name as a file may have it.
+
+    >>> slug("../my data=1")
+    'my-data-1'
+    """
+    return re.sub(r"[^\w.]+", "-", name).strip("-.")[:60] or "run"
 
 
 def join_run(study: Study, folder: Path) -> Study:

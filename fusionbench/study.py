@@ -102,7 +102,7 @@ def used_components(comparison: Comparison, cohort: Cohort, registry: Registry) 
 def _check_components(comparison: Comparison, registry: Registry) -> None:
     """Names and options that can be judged before the cohort is read."""
     if not comparison.fusion:
-        raise UsageError(f"no fusion strategy: give --fusion NAME. {nearest('', _names(registry, 'fusion'))}")
+        raise UsageError(f"no fusion strategy: give --fusion NAME; {nearest('', _names(registry, 'fusion'))}")
     for name in (*comparison.fusion, *comparison.baselines):
         registry.get("fusion", name)
     registry.get("cohort", comparison.cohort.reader)
@@ -130,6 +130,7 @@ def _resolved(comparison: Comparison, cohort: Cohort, registry: Registry) -> Com
     modalities = comparison.modalities or tuple(modality.name for modality in cohort.modalities)
     kinds: set[str] = {cohort.modality(name).kind for name in modalities}
     chosen = comparison.model_copy(update={"modalities": modalities})
+    _check_backbone_keys(chosen, cohort)
     _check_kinds(chosen, cohort, registry)
     device = resolve_device(comparison.recipe.device)
     precision = resolve_precision(comparison.recipe.precision, device, kinds)
@@ -137,6 +138,13 @@ def _resolved(comparison: Comparison, cohort: Cohort, registry: Registry) -> Com
     components = used_components(chosen, cohort, registry)
     options = {c.name: c.resolve(comparison.options.get(c.name, {})) for c in components}
     return chosen.model_copy(update={"recipe": recipe, "options": {k: v for k, v in options.items() if v}})
+
+
+def _check_backbone_keys(comparison: Comparison, cohort: Cohort) -> None:
+    known = {"image", "table", *(modality.name for modality in cohort.modalities)}
+    for where in comparison.backbone:
+        if where not in known:
+            raise UsageError(f"a backbone for {where!r}, which is no kind and no modality: {nearest(where, known)}")
 
 
 def _check_kinds(comparison: Comparison, cohort: Cohort, registry: Registry) -> None:

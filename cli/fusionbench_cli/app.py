@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 import fusionbench
 from fusionbench.errors import FusionBenchError
@@ -54,11 +55,13 @@ def main() -> None:
     """Run the command line: an error of ours is one line and exit code 2, anything else is our bug."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
-        app()
-    except FusionBenchError as error:
+        sys.exit(app(standalone_mode=False))
+    except (FusionBenchError, TyperException) as error:
         print(f"fusionbench: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         print("fusionbench: interrupted; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `fusionbench list | head`
@@ -92,17 +95,19 @@ def run(  # noqa: PLR0913 - a command has as many arguments as flags
     fold_seed: Annotated[int | None, typer.Option(help="Seed of the folds.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "",
     precision: Annotated[str, typer.Option(help="auto, 32, bf16 or 16.")] = "",
-    jobs: Annotated[int, typer.Option(help="Fits at once; 0 is one per core, or one on a GPU.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, help="Fits at once; 0 is one per core, or one on a GPU.")] = 0,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME.OPTION=VALUE", help="Any other setting; may be repeated.")
     ] = None,
     store: Annotated[
         Path | None, typer.Option(help="Folder of finished fits, shared by runs. [default: in the home]")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/COHORT]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/COHORT-HASH]")] = None,
     home: HomeOption = None,
     no_plugin: NoPluginOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, check all names, options and files, and stop.")
+    ] = False,
 ) -> None:
     """Rank the modalities, train and cross-validate fusion strategies, print the leaderboard.
 
@@ -132,10 +137,11 @@ def run(  # noqa: PLR0913 - a command has as many arguments as flags
     comparison = fusionbench.compose(registry, config, flags, setting or [])
     render.cohort_line(comparison, registry, home)
     study = fusionbench.open_study(comparison, home=home, registry=registry)
-    folder = out or Path("runs") / study.cohort.name
+    folder = out or Path("runs") / runs.run_name(study)
     study = runs.join_run(study, folder)
     place = fusionbench.Store(store or (home or fusionbench.data_home()) / "store")
     render.plan_lines(study, engine.forecast(study, place))
+    engine.prepare(study, place)
     if dry_run:
         return
     runs.begin_run(study, folder)
@@ -147,7 +153,7 @@ def run(  # noqa: PLR0913 - a command has as many arguments as flags
     runs.write_run(result, folder, {"leaderboard.csv": board.to_csv()})
     render.leaderboard(board)
     render.next_steps(folder, place.root, study)
-    if all(method["failed"] for method in result.facts["methods"].values()):
+    if any(method["failed"] for method in result.facts["methods"].values()):
         raise typer.Exit(1)
 
 
@@ -164,11 +170,14 @@ def list_components(
 
 
 @app.command()
-def describe(name: Annotated[str, typer.Argument(help="A component, as `fusionbench list` names it.")]) -> None:
+def describe(
+    name: Annotated[str, typer.Argument(help="A component, as `fusionbench list` names it.")],
+    no_plugin: NoPluginOption = None,
+) -> None:
     """Show a component: what it is, where it comes from, and its options."""
     from fusionbench_cli import render
 
-    render.component(fusionbench.load_registry().named(name))
+    render.component(fusionbench.load_registry(frozenset(no_plugin or ())).named(name))
 
 
 @app.command()

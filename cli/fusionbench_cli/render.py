@@ -51,8 +51,10 @@ def cohort_line(comparison: Comparison, registry: Registry, home: Path | None) -
     place = component.cls(**component.resolve(comparison.options.get(source.reader, {}))).location(
         home or fusionbench.data_home()
     )
+    if place is None:
+        return  # the reader will ask for --data
     say(f"Cohort: the built-in synthetic {source.reader} (no --data given). It shows mechanics, not medicine.")
-    if place and not place.exists():
+    if not place.exists():
         say(f"Writing it once to {place} ...")
 
 
@@ -63,10 +65,12 @@ def plan_lines(study: Study, forecast: Forecast) -> None:
     methods = ", ".join(experiment.label for experiment in study.experiments)
     waiting = f" and {forecast.undecided} wait for that ranking" if forecast.undecided else ""
     say(f"{len(cohort.subjects)} subjects ({counts}; positive class {cohort.positive_class}), {len(study.folds)} folds")
+    for note in cohort.notes:
+        say(f"  {note}")
     say(f"Methods: {methods}")
     say(
         f"Plan: {forecast.fits} fits, of which {forecast.inner} only rank modalities inside training parts{waiting}; "
-        f"{forecast.shared} more are shared instead of trained again; {forecast.stored} are in the store."
+        f"without sharing it would be {forecast.unshared}; {forecast.stored} are in the store."
     )
 
 
@@ -135,11 +139,11 @@ class Live:
         text = f"{self.fits_done}/{self.fits} fits"
         if self.bar:
             self.bar.update(self.task, description=text, total=self.total, completed=self.done)
-        elif time.monotonic() - self.told >= SECONDS_BETWEEN_LINES and self.done:
+        elif time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
             self.told = time.monotonic()
             elapsed = self.told - self.started
-            left = elapsed * (self.total - self.done) / self.done
-            say(f"{text}, {_clock(elapsed)} gone, about {_clock(left)} left")
+            left = elapsed * (self.total - self.done) / max(1, self.done)
+            say(f"{text}, {_clock(elapsed)} gone" + (f", about {_clock(left)} left" if self.fits_done else ""))
 
 
 def leaderboard(board: Leaderboard) -> None:
@@ -229,11 +233,10 @@ def _ranking(board: Leaderboard) -> None:
     if not orders:
         return
     rows = [
-        [str(repeat), str(fold), *(f"{line.modality} {line.score:.3f}" for line in lines)]
+        [str(repeat), str(fold), " > ".join(f"{line.modality} {line.score:.3f}" for line in lines)]
         for repeat, fold, lines in orders
     ]
-    places = [f"{n + 1}." for n in range(max(len(lines) for _, _, lines in orders))]
-    _print(f"Modality ranking, {board.ranked_by}", ["repeat", "fold", *places], rows)
+    _print(f"Modality ranking, {board.ranked_by}", ["repeat", "fold", "order"], rows)
     first = ", ".join(
         f"{name} {times} of {len(orders)} (mean rank {rank:.2f})" for name, times, rank in board.first_places()
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from fusionbench.engine import describe
+from fusionbench.errors import describe
 from fusionbench.registry import Component
 from fusionbench.testing import class_checks, fusion_checks, module_checks, reader_checks
 from fusionbench.testing.requirements import require
