@@ -129,7 +129,7 @@ class Leaderboard:
         return [
             f"positive class {cohort['positive_class']}; {cohort['subjects']} subjects ({counts}) of {cohort['name']}",
             f"mean ± sample std over {scores} test folds; decisions at .5",
-            *([SYNTHETIC] if cohort["synthetic"] else []),
+            *([SYNTHETIC] if cohort["synthetic"] and not any("synthetic" in note for note in cohort["notes"]) else []),
             *(["too few folds to separate methods: use --repeats"] if scores < ENOUGH_SCORES else []),
             *cohort["notes"],
             *marked,
