@@ -102,6 +102,25 @@ def test_workers_end_with_the_killed_main_process(tmp_path: Path) -> None:
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=lambda stop: stop.name)
+def test_an_interrupted_run_says_in_one_line_that_it_goes_on(tmp_path: Path, stop: signal.Signals) -> None:
+    data = tmp_path / "data"
+    write_tables(data)
+    environment = os.environ | {"FUSIONBENCH_HOME": str(tmp_path / "home")}
+    process = subprocess.Popen(
+        [*command(data, tmp_path), "--set", "recipe.epochs=2000"],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while len(_children(process.pid)) < 3 and process.poll() is None:
+        time.sleep(0.1)
+    started = time.monotonic()
+    process.send_signal(stop)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "fusionbench: interrupted; the same command goes on where it stopped\n"
+    assert time.monotonic() - started < 30
+
+
 def test_two_runs_at_once_share_a_store_and_do_no_work_twice(tmp_path: Path) -> None:
     data = tmp_path / "data"
     write_tables(data)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import comparison, table_cohort
+from test_real_mri import labelled
 
-from fusionbench import Cohort, Predictions, Study, open_study, plan
+from fusionbench import Cohort, Predictions, Store, Study, load_comparison, open_study, plan, run
 from fusionbench.errors import PluginError
 from fusionbench.experiment import merged
 from fusionbench.planning import Fit, Plan, Planner
@@ -154,6 +157,66 @@ EVERYTHING = {UNIMODAL, ("unimodal", ("b",)), ("unimodal", ("c",)), ENSEMBLE, GU
 def test_a_key_changes_exactly_when_the_predictions_may(changes: dict[str, object], moved: set[object]) -> None:
     before, after = keys_of({}), keys_of(changes)
     assert {fit for fit in before if before[fit] != after[fit]} == moved
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"recipe": {"epochs": 4}},
+        {"recipe": {"learning_rate": 1e-2}},
+        {"recipe": {"weight_decay": 0.5}},
+        {"recipe": {"batch_size": 4}},
+        {"recipe": {"dropout": 0.1}},
+        {"recipe": {"class_weights": "none"}},
+        {"recipe": {"precision": "bf16"}},
+        {"options": {"mlp": {"width": 16}}},
+        {"modalities": ["b"]},
+        {"protocol": {"fold_seed": 1}},
+    ],
+    ids=str,
+)
+def test_what_moves_a_key_moves_the_predictions(changes: dict[str, object], tmp_path: Path) -> None:
+    alone = {"fusion": ["unimodal"], "baselines": [], "modalities": ["a"]}
+    found = []
+    for asked in (alone, merged(alone, changes)):
+        outcome = run(open_study(comparison(**asked), cohort=table_cohort()), Store(tmp_path))
+        found.append([outcome.known[row.key].to_csv() for row in outcome.plan.rows])
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "moved"),
+    [
+        ({"preprocessing": {"resize": [8, 8, 8]}}, True),
+        ({"preprocessing": {"crop": [40, 80, 80]}}, True),
+        ({"preprocessing": {"percentiles": [1.0, 99.0]}}, True),
+        ({"recipe": {"augmentation": {"degrees": 5.0}}}, True),
+        ({"recipe": {"augmentation": {"flip": 0.0}}}, True),
+        ({"options": {"rmc": {"width": 4}}}, True),
+        ({"backbone": {"image": "r3d-18"}}, True),
+        ({"backbone": {"t1ce": "r3d-18"}}, True),
+        ({"backbone": {"t2": "r3d-18"}}, False),
+        ({"options": {"mlp": {"width": 4}}}, False),
+        ({"options": {"guidance": {"upsample": "nearest"}}}, False),
+    ],
+    ids=str,
+)
+def test_the_key_of_an_image_fit_follows_what_is_done_to_images(
+    changes: dict[str, object], moved: bool, tmp_path: Path
+) -> None:
+    shutil.copytree(Path(__file__).parent / "data" / "brats", tmp_path / "data")
+    people = labelled(tmp_path / "data").subjects
+    cohort = replace(
+        labelled(tmp_path / "data"),
+        subjects=tuple(replace(s, id=f"{s.id}-{n}", group="") for s in people for n in range(2)),
+    )
+    base = {"fusion": ["unimodal"], "baselines": [], "modalities": ["t1ce"], "protocol": {"folds": 2}}
+    keys = []
+    for asked in (base, merged(base, changes)):
+        study = open_study(load_comparison("demo", asked), cohort=cohort)
+        keys.append([job.key for job in plan(study).jobs])
+    assert (keys[0] != keys[1]) is moved
 
 
 def test_a_key_depends_on_the_data_it_reads_and_on_no_other() -> None:

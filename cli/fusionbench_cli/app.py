@@ -35,6 +35,10 @@ NoPluginOption = Annotated[
 ]
 
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C or SIGTERM."""
+
+
 class TableFormat(StrEnum):
     """How a leaderboard is printed."""
 
@@ -55,17 +59,22 @@ def main() -> None:
     """Run the command line: an error of ours is one line and exit code 2, anything else is our bug."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
-        sys.exit(app(standalone_mode=False))
-    except (FusionBenchError, TyperException) as error:
-        print(f"fusionbench: {error}", file=sys.stderr)
-        sys.exit(2)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("fusionbench: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+        code = app(standalone_mode=False)
+    except FusionBenchError as error:
+        code = _say(str(error), 2)
+    except TyperException as error:
+        code = _say(error.format_message(), 2)
     except BrokenPipeError:  # `fusionbench list | head`
         sys.stderr.close()
+        code = 0
+    if code == INTERRUPTED:  # what Typer makes of KeyboardInterrupt
+        _say("interrupted; the same command goes on where it stopped", code)
+    sys.exit(code)
+
+
+def _say(text: str, code: int) -> int:
+    print("fusionbench:", text, file=sys.stderr)
+    return code
 
 
 @app.callback(invoke_without_command=True)
@@ -141,6 +150,7 @@ def run(  # noqa: PLR0913 - a command has as many arguments as flags
     study = runs.join_run(study, folder)
     place = fusionbench.Store(store or (home or fusionbench.data_home()) / "store")
     render.plan_lines(study, engine.forecast(study, place))
+    render.reading_line(study)
     engine.prepare(study, place)
     if dry_run:
         return

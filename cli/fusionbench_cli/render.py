@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 NARROW = 100
 """Columns that a table may take where the width of the output is not known."""
+MANY_IMAGES = 1000
+"""From here on, reading them takes long enough to be announced."""
 SECONDS_BETWEEN_LINES = 15.0
 """How often progress is told where there is no terminal."""
 
@@ -56,6 +58,14 @@ def cohort_line(comparison: Comparison, registry: Registry, home: Path | None) -
     say(f"Cohort: the built-in synthetic {source.reader} (no --data given). It shows mechanics, not medicine.")
     if not place.exists():
         say(f"Writing it once to {place} ...")
+
+
+def reading_line(study: Study) -> None:
+    """Announce the reading of a large cohort."""
+    names = study.comparison.modalities
+    images = sum(study.cohort.modality(name).kind == "image" for name in names) * len(study.cohort.subjects)
+    if images >= MANY_IMAGES:
+        say(f"Checking {images} images; each is read and preprocessed once and kept in the store, which takes minutes.")
 
 
 def plan_lines(study: Study, forecast: Forecast) -> None:
