@@ -88,11 +88,8 @@ class Outcome:
 
 def forecast(study: Study, store: Store) -> Forecast:
     """What a run of the study would do, given what the store has; nothing is trained or written."""
-    planner, known = Planner(study), dict[str, Predictions]()
-    plan = planner.plan(known)
-    while found := [job for job in plan.jobs if job.key not in known and store.has(job.key)]:
-        known |= {job.key: store.predictions(job.key, job.fit.classes) for job in found}
-        plan = planner.plan(known)
+    known: dict[str, Predictions] = {}
+    plan = _plan_from_store(Planner(study), store, known, {})
     outer = {fold.split for fold in study.folds}
     return Forecast(
         fits=len(plan.jobs) + len(plan.undecided),
@@ -101,6 +98,16 @@ def forecast(study: Study, store: Store) -> Forecast:
         unshared=plan.asked,
         stored=len(known),
     )
+
+
+def _plan_from_store(planner: Planner, store: Store, known: dict[str, Predictions], failed: Mapping[str, str]) -> Plan:
+    """The plan, once `known` has everything of it that the store has: a ranking found there decides later fits."""
+    while True:
+        plan = planner.plan(known, failed)
+        found = [job for job in plan.jobs if job.key not in known and store.has(job.key)]
+        known |= {job.key: store.predictions(job.key, job.fit.classes) for job in found}
+        if not found:
+            return plan
 
 
 def run(
@@ -192,15 +199,11 @@ class _Run:
         return Outcome(self.study, self.plan, self.known, self.failed, records)
 
     def _replan(self) -> Plan:
-        while True:
-            plan = self.planner.plan(self.known, self.failed)
-            found = [job for job in plan.jobs if job.key not in self.known and self.store.has(job.key)]
-            for job in found:
-                self.known[job.key] = self.store.predictions(job.key, job.fit.classes)
-                self.stored.add(job.key)
-            if not found or not plan.undecided:
-                self.listener(Planned(plan, frozenset(self.stored)))
-                return plan
+        before = set(self.known)
+        plan = _plan_from_store(self.planner, self.store, self.known, self.failed)
+        self.stored |= self.known.keys() - before
+        self.listener(Planned(plan, frozenset(self.stored)))
+        return plan
 
     def _ready(self, started: set[str]) -> list[Job]:
         """The jobs that can start now; those whose parents failed are settled on the way."""
