@@ -45,6 +45,8 @@ class Backbone(nn.Module, ABC):
     low_spec: FeatureSpec
     high_spec: FeatureSpec
     modalities: tuple[str, ...] = ()  # what Parts.backbone() was asked for: filled in by it
+    loaded: object | None = None
+    """What it took from a file of pretrained weights, readable as text; recorded with the fit."""
 
     @abstractmethod
     def low(self, x: Tensor) -> Tensor:

@@ -248,7 +248,7 @@ def _ranked_by(experiment: Experiment, ranker: type[Ranker]) -> str:
 
 
 def _fit_facts(record: Any) -> dict[str, Any]:
-    return {name: record[name] for name in ("parameters", "seconds", "peak_memory_bytes")} | {
+    return {name: record[name] for name in ("parameters", "pretrained", "seconds", "peak_memory_bytes")} | {
         "fusion": record["fit"]["fusion"]["name"],
         "modalities": [modality["name"] for modality in record["fit"]["modalities"]],
         "training_subjects": len(record["fit"]["split"]["training"]),

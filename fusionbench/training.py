@@ -66,12 +66,19 @@ def execute(job: Job, place: Workplace, report: Report) -> bool:
         record = {
             "key": job.key,
             "fit": asdict(job.fit),
+            "pretrained": pretrained(model),
             "parameters": sum(p.numel() for p in model.parameters()),
             "seconds": round(time.monotonic() - started, 3),
             "peak_memory_bytes": peak_memory(job.fit.recipe["device"]),
         }
         place.store.save(job.key, model.state_dict(), predictions, history, record)
     return True
+
+
+def pretrained(model: nn.Module) -> dict[str, str]:
+    """Backbone -> what it took from a file of pretrained weights, for those that did."""
+    backbones = {name: module for name, module in model.named_modules() if isinstance(module, Backbone)}
+    return {name: str(backbone.loaded) for name, backbone in backbones.items() if backbone.loaded is not None}
 
 
 def _check_source(fit: Fit, registry: Registry) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.models import video
 
 from fusionbench import FusionBenchError
+from fusionbench_plugins.attention.none import NoAttention
 from fusionbench_plugins.backbones.resnet import LoadReport, R2plus1d18, R3d18, Rmc, VideoResNet
 
 PAIRS = [
@@ -168,7 +169,7 @@ def test_a_new_stem_keeps_all_else_and_says_so(kinetics: Path) -> None:
     assert all(name.startswith("stem.") for name in report.missing)
     assert [name for name in report.skipped if not name.startswith("stem.")] == ["fc.weight", "fc.bias"]
     assert len(report.loaded) + len(report.missing) == len(backbone.state_dict())
-    assert f"{kinetics}: {len(report.loaded)} tensors loaded; 6 missing (stem.0.weight, " in str(report)
+    assert f"{kinetics.name}: {len(report.loaded)} tensors loaded; 6 missing (stem.0.weight, " in str(report)
 
 
 def test_with_three_channels_everything_but_the_classifier_is_loaded(kinetics: Path) -> None:
@@ -246,3 +247,13 @@ def test_weights_and_another_width_are_an_error(kinetics: Path) -> None:
         Rmc(1, width=8, weights=kinetics)
     with pytest.raises(FusionBenchError, match="width is 0"):
         Rmc(1, width=0)
+
+
+def test_a_run_records_what_was_loaded(kinetics: Path) -> None:
+    from fusionbench import Parts
+    from fusionbench.components import Branch
+    from fusionbench.training import pretrained
+
+    parts = Parts(("t1",), ("a", "b"), {"t1": 1}, lambda names, channels: Rmc(channels, weights=kinetics), NoAttention)
+    assert pretrained(Branch(parts, "t1")) == {"backbone": str(Rmc(1, weights=kinetics).loaded)}
+    assert pretrained(Rmc(1, width=2)) == {}

@@ -98,7 +98,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: {len(self.loaded)} tensors loaded; "
+            f"{self.path.name}: {len(self.loaded)} tensors loaded; "
             f"{_listing('missing', self.missing)}; {_listing('skipped', self.skipped)}"
         )
 
