@@ -261,11 +261,12 @@ def _workers(place: Workplace, jobs: int, listener: Listener) -> Iterator[Submit
     except BaseException:  # interrupted: what the workers are at is not waited for, the store loses nothing
         for worker in set(multiprocessing.active_children()) - others:
             worker.kill()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+        raise  # without a word to the relay: a killed worker may hold the lock of its queue for ever
+    else:
         progress.put(None)
         relay.join()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _done(job: Job, place: Workplace, listener: Listener) -> Future[str]:
