@@ -12,8 +12,7 @@ from pathlib import Path
 from fusionbench.atomic import writable_folder
 from fusionbench.errors import FusionBenchError
 from fusionbench.registry import installed_plugins, load_registry
-
-PACKAGES = ("fusionbench", "torch", "torchio", "lightning-fabric", "nibabel", "numpy", "scikit-learn", "pluggy")
+from fusionbench.runs import PACKAGES
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ def examine(home: Path) -> list[Finding]:
     """Look at versions, device, plugins and the data home."""
     return [
         Finding("python", platform.python_version()),
-        *(Finding(name, version(name)) for name in PACKAGES),
+        *(Finding(name, version(name)) for name in (*PACKAGES, "pluggy")),
         *_devices(),
         *_plugins(),
         _home(home),

@@ -34,6 +34,17 @@ def table_cohort(subjects: int = 36, features: int = 4, seed: int = 0, informati
     )
 
 
+def write_tables(folder: Path, cohort: Cohort) -> Path:
+    """A cohort of tables as a folder that the table reader takes: a CSV per modality, and labels.csv."""
+    folder.mkdir()
+    for modality in cohort.modalities:
+        lines = ["subject," + ",".join(f"f{n}" for n in range(modality.channels))]
+        lines += [",".join([s.id, *map(str, s.features[modality.name])]) for s in cohort.subjects]
+        (folder / f"{modality.name}.csv").write_text("\n".join(lines))
+    (folder / "labels.csv").write_text("\n".join(["subject,label", *(f"{s.id},{s.label}" for s in cohort.subjects)]))
+    return folder
+
+
 def comparison(**changes: object) -> Comparison:
     """A quick comparison on tables: guidance with its baselines, two folds."""
     quick = {

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import table_cohort
+from conftest import table_cohort, write_tables
 
 PROGRAM = Path(sys.executable).with_name("fusionbench")
 QUICK = ["--folds", "2", "--set", "recipe.epochs=1", "--set", "protocol.inner_folds=2", "--jobs", "1"]
@@ -26,14 +26,7 @@ def fusionbench(*arguments: str, cwd: Path, **environment: str) -> subprocess.Co
 @pytest.fixture
 def tables(tmp_path: Path) -> Path:
     """A folder of three CSVs and labels, as the table reader takes them."""
-    folder, cohort = tmp_path / "tables", table_cohort()
-    folder.mkdir()
-    for modality in cohort.modalities:
-        lines = ["subject," + ",".join(f"f{n}" for n in range(modality.channels))]
-        lines += [",".join([s.id, *map(str, s.features[modality.name])]) for s in cohort.subjects]
-        (folder / f"{modality.name}.csv").write_text("\n".join(lines))
-    (folder / "labels.csv").write_text("\n".join(["subject,label", *(f"{s.id},{s.label}" for s in cohort.subjects)]))
-    return folder
+    return write_tables(tmp_path / "tables", table_cohort())
 
 
 def test_the_main_job_on_tables(tables: Path, tmp_path: Path) -> None:

@@ -11,20 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import table_cohort
+from conftest import table_cohort, write_tables
 from test_cli import PROGRAM
 
 from fusionbench import Store
-
-
-def write_tables(folder: Path) -> None:
-    cohort = table_cohort(subjects=60, features=6)
-    folder.mkdir()
-    for modality in cohort.modalities:
-        lines = ["subject," + ",".join(f"f{n}" for n in range(modality.channels))]
-        lines += [",".join([s.id, *map(str, s.features[modality.name])]) for s in cohort.subjects]
-        (folder / f"{modality.name}.csv").write_text("\n".join(lines))
-    (folder / "labels.csv").write_text("\n".join(["subject,label", *(f"{s.id},{s.label}" for s in cohort.subjects)]))
 
 
 def command(data: Path, place: Path) -> list[str]:
@@ -42,7 +32,7 @@ def keys(place: Path) -> dict[str, int]:
 
 def kill_at_moments(tmp_path: Path, moments: int, seed: int) -> None:
     data = tmp_path / "data"
-    write_tables(data)
+    write_tables(data, table_cohort(subjects=60, features=6))
     environment = os.environ | {"FUSIONBENCH_HOME": str(tmp_path / "home")}
     whole = tmp_path / "whole"
     started = time.monotonic()
@@ -84,7 +74,7 @@ def test_fifty_kills_lose_nothing(tmp_path: Path) -> None:
 
 def test_workers_end_with_the_killed_main_process(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    write_tables(data)
+    write_tables(data, table_cohort(subjects=60, features=6))
     environment = os.environ | {"FUSIONBENCH_HOME": str(tmp_path / "home")}
     process = subprocess.Popen(
         [*command(data, tmp_path), "--set", "recipe.epochs=2000"],
@@ -105,7 +95,7 @@ def test_workers_end_with_the_killed_main_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=lambda stop: stop.name)
 def test_an_interrupted_run_says_in_one_line_that_it_goes_on(tmp_path: Path, stop: signal.Signals) -> None:
     data = tmp_path / "data"
-    write_tables(data)
+    write_tables(data, table_cohort(subjects=60, features=6))
     environment = os.environ | {"FUSIONBENCH_HOME": str(tmp_path / "home")}
     process = subprocess.Popen(
         [*command(data, tmp_path), "--set", "recipe.epochs=2000"],
@@ -124,7 +114,7 @@ def test_an_interrupted_run_says_in_one_line_that_it_goes_on(tmp_path: Path, sto
 
 def test_two_runs_at_once_share_a_store_and_do_no_work_twice(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    write_tables(data)
+    write_tables(data, table_cohort(subjects=60, features=6))
     environment = os.environ | {"FUSIONBENCH_HOME": str(tmp_path / "home")}
     both = [[*command(data, tmp_path), "--out", str(tmp_path / name)] for name in ("one", "two")]
     running = [subprocess.Popen(asked, env=environment, stdout=subprocess.DEVNULL) for asked in both]
