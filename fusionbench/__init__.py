@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fusionbench.engine import run
     from fusionbench.errors import CohortError, FusionBenchError, nearest, summary
     from fusionbench.experiment import Comparison, Experiment, load_comparison
+    from fusionbench.extraction import FeatureExtractor
     from fusionbench.folds import Fold, Split
     from fusionbench.hooks import hookimpl
     from fusionbench.leaderboard import Leaderboard
@@ -59,6 +60,7 @@ _HOME = {
     "errors": ("CohortError", "FusionBenchError", "nearest", "summary"),
     "engine": ("run",),
     "experiment": ("Comparison", "Experiment", "load_comparison"),
+    "extraction": ("FeatureExtractor",),
     "folds": ("Fold", "Split"),
     "hooks": ("hookimpl",),
     "leaderboard": ("Leaderboard",),
@@ -85,6 +87,7 @@ __all__ = [
     "Context",
     "Evidence",
     "Experiment",
+    "FeatureExtractor",
     "FeatureSpec",
     "Fold",
     "FusionBenchError",

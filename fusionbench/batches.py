@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fusionbench.augmentation import augment
 from fusionbench.cohorts import class_weights
-from fusionbench.components import Batch
+from fusionbench.components import OUTLINE, Batch
 from fusionbench.experiment import Augmentation
+from fusionbench.features import Features
 from fusionbench.planning import Fit
 from fusionbench.predictions import Predictions
 from fusionbench.seeds import derive_seed
@@ -25,10 +27,10 @@ class Batches:
         fit: Fit,
         volumes: Volumes,
         device: torch.device,
-        annotated: bool = False,
+        features: Features | None = None,
         given: Mapping[str, Predictions] | None = None,
     ) -> None:
-        self.fit, self.volumes, self.device, self.annotated = fit, volumes, device, annotated
+        self.fit, self.volumes, self.device, self.features = fit, volumes, device, features
         self.modalities = tuple(modality.name for modality in fit.modalities)
         self.class_number = {name: number for number, name in enumerate(fit.classes)}
         labels = [fit.labels[id] for id in fit.split.training]
@@ -41,7 +43,7 @@ class Batches:
         ids = self.fit.split.training
         generator = torch.Generator().manual_seed(derive_seed(self.fit.base_seed, "order", stage, epoch))
         order = torch.randperm(len(ids), generator=generator).tolist()
-        for some in chunks([ids[index] for index in order], self.fit.recipe["batch_size"]):
+        for some in chunks([ids[index] for index in order], self.fit.stages[stage]["batch_size"]):
             yield self._augmented(self.batch(some, given=self.given), stage, epoch)
 
     def in_order(self, ids: Sequence[str], *, given: bool = False) -> Iterator[Batch]:
@@ -54,16 +56,25 @@ class Batches:
         if strangers := sorted(set(ids) - self.allowed):
             raise ValueError(f"{strangers} are not subjects of this fit")
         labels = torch.tensor([self.class_number[self.fit.labels[id]] for id in ids])
-        inputs = self.volumes.inputs(ids, self.modalities)
-        return Batch(
-            ids=tuple(ids),
-            inputs={name: x.to(self.device) for name, x in inputs.items()},
-            labels=labels.to(self.device),
-            weights=self.class_weights[labels].to(self.device),
-            present={name: torch.ones(len(ids), dtype=torch.bool, device=self.device) for name in self.modalities},
-            seg=self.volumes.segmentation(ids).to(self.device) if self.annotated else None,
-            given={role: torch.stack([known[id] for id in ids]).to(self.device) for role, known in given.items()},
+        inputs = (self.features or self.volumes).inputs(ids, self.modalities)
+        seg = None if self.fit.outlines == "none" else self.volumes.segmentation(ids)
+        return self._outlined(
+            Batch(
+                ids=tuple(ids),
+                inputs={name: x.to(self.device) for name, x in inputs.items()},
+                labels=labels.to(self.device),
+                weights=self.class_weights[labels].to(self.device),
+                present={name: torch.ones(len(ids), dtype=torch.bool, device=self.device) for name in self.modalities},
+                seg=None if seg is None else seg.to(self.device),
+                given={role: torch.stack([known[id] for id in ids]).to(self.device) for role, known in given.items()},
+            )
         )
+
+    def _outlined(self, batch: Batch) -> Batch:
+        """With the outline among the inputs, if the strategy asks for that of test subjects."""
+        if self.fit.outlines != "test" or batch.seg is None:
+            return batch
+        return replace(batch, inputs={**batch.inputs, OUTLINE: batch.seg.float()})
 
     def _augmented(self, batch: Batch, stage: str, epoch: int) -> Batch:
         images = [modality.name for modality in self.fit.modalities if modality.kind == "image"]
@@ -72,8 +83,9 @@ class Batches:
         seeds = [derive_seed(self.fit.base_seed, "augmentation", stage, epoch, id) for id in batch.ids]
         settings = Augmentation(**self.fit.recipe["augmentation"])
         spacing = self.volumes.spacing(batch.ids, images[0])
-        inputs, seg = augment(batch.inputs, batch.seg, seeds, spacing, settings)
-        return Batch(batch.ids, inputs, batch.labels, batch.weights, batch.present, seg, batch.given)
+        plain = {name: x for name, x in batch.inputs.items() if name != OUTLINE}
+        inputs, seg = augment(plain, batch.seg, seeds, spacing, settings)
+        return self._outlined(replace(batch, inputs=inputs, seg=seg))
 
 
 def chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:

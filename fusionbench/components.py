@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,10 @@ class Backbone(nn.Module, ABC):
     name: ClassVar[str]
     accepts: ClassVar[frozenset[str]] = frozenset({"image"})
     exempt: ClassVar[Mapping[str, str]] = {}
+    family: ClassVar[str] = ""
+    """The option that the end of a name sets, as in `timm:resnet18`; empty: there are no such names."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose version may change what it computes, beyond torch."""
     low_spec: FeatureSpec
     high_spec: FeatureSpec
     modalities: tuple[str, ...] = ()  # what Parts.backbone() was asked for: filled in by it
@@ -68,6 +72,11 @@ class Backbone(nn.Module, ABC):
 
     needs_statistics: ClassVar[bool] = False
 
+    @classmethod
+    def members(cls, pattern: str) -> Iterable[str]:
+        """Of a family: the members whose names match a pattern such as `resnet*`."""
+        return ()
+
 
 class AttentionModule(nn.Module, ABC):
     """Re-weights a feature map: same shape in and out, for any D, H, W.
@@ -79,6 +88,8 @@ class AttentionModule(nn.Module, ABC):
     identity: ClassVar[bool] = False
     """Changes nothing, so no label mentions it."""
     exempt: ClassVar[Mapping[str, str]] = {}
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose version may change what it computes, beyond torch."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -173,7 +184,7 @@ class Batch:
     present: Mapping[str, Tensor] = field(default_factory=dict)
     """Modality -> (B,) bool: which subjects have it."""
     seg: Tensor | None = None
-    """(B, 1, D, H, W) tumour labels, only for a strategy that says `uses_annotations`."""
+    """(B, 1, D, H, W) tumour labels, only for a strategy that `needs` outlines. Never an input of `forward`."""
     given: Mapping[str, Tensor] = field(default_factory=dict)
     """Role -> (B, K): the out-of-fold probabilities that a parent asked for, joined by subject id."""
 
@@ -205,6 +216,21 @@ class Context:
     """Role -> the state dict of that parent."""
     training: Callable[[], Iterable[Batch]]
     """The training subjects, in order, not augmented."""
+
+
+OUTLINE: Final = "outline"
+"""The input under which a strategy that needs outlines of test subjects too finds their labels, (B, 1, D, H, W)."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a strategy asks of the images beyond themselves. Every table marks a row that asks for outlines."""
+
+    outlines: Literal["none", "training", "test"] = "none"
+    """Tumour outlines drawn by somebody: of training subjects, for a loss; or of test subjects too, which no model
+    that is put to use will have. The latter are among the inputs as `OUTLINE`."""
+    features: str = ""
+    """The extractor that makes a table of each image, from what lies inside the outline; empty: the images."""
 
 
 Loss = Callable[[Any, Batch, float], Tensor]
@@ -242,23 +268,30 @@ class FusionStrategy(nn.Module, ABC):
     """Takes exactly one modality, so a comparison has one row of it for each."""
     uses_order: ClassVar[bool] = False
     """The order of the modalities changes the result, so they are ranked."""
-    uses_annotations: ClassVar[bool] = False
-    """Reads the segmentation; every table marks it."""
+    stacks: ClassVar[bool] = False
+    """Gives all its modalities to one backbone, so they must be of one kind and have the same one."""
     inherited: ClassVar[tuple[str, ...]] = ()
     """Prefixes of modules that come from parents and are not trained here."""
     stage_names: ClassVar[tuple[str, ...]] = ("fit",)
     """The stages that `stages()` may return, in order; empty if nothing is trained by gradient."""
     exempt: ClassVar[Mapping[str, str]] = {}
     """Contract check -> the reason why it cannot hold for this class."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose version may change what it computes, beyond torch."""
 
     @abstractmethod
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Modality -> (B, C, D, H, W) in; (B, K) out, whose softmax is the prediction."""
 
     @classmethod
-    def parents(cls, modalities: tuple[str, ...]) -> tuple[Parent, ...]:
-        """The fits that must be done first, for these modalities in this order."""
+    def parents(cls, modalities: tuple[str, ...], **options: Any) -> tuple[Parent, ...]:
+        """The fits that must be done first, for these modalities in this order and these options."""
         return ()
+
+    @classmethod
+    def needs(cls, **options: Any) -> Needs:
+        """What it asks of the images beyond themselves, with these options."""
+        return Needs()
 
     def begin(self, context: Context) -> None:
         """Load parents, fit statistics into buffers. Called before a fresh fit, never on reload."""

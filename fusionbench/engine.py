@@ -21,7 +21,7 @@ from fusionbench.planning import Decision, Job, Plan, Planner
 from fusionbench.predictions import Predictions
 from fusionbench.store import Store
 from fusionbench.study import Study
-from fusionbench.training import Progress, Report, Workplace, build_strategy, execute
+from fusionbench.training import Progress, Report, Workplace, build_strategy, execute, features_of
 from fusionbench.volumes import Volumes
 
 
@@ -140,9 +140,14 @@ def prepare(study: Study, store: Store) -> Volumes:
         with torch.device("meta"), _strangers_later():
             build_strategy(fit, study.registry)
     volumes = Volumes(study.cohort, study.comparison.preprocessing, store.root / "volumes")
-    annotated = any(study.registry.get("fusion", e.fusion).cls.uses_annotations for e in study.experiments)  # type: ignore[attr-defined]
     ids = [subject.id for subject in study.cohort.subjects]
-    volumes.prepare(ids, study.comparison.modalities, segmentation=annotated)
+    fits = Planner(study).strategies()
+    outlined = any(fit.outlines != "none" and not fit.features for fit in fits)
+    volumes.prepare(ids, study.comparison.modalities, segmentation=outlined)
+    place = Workplace(study.cohort, study.registry, volumes, store)
+    for fit in fits:
+        if features := features_of(fit, place):
+            features.prepare(ids, [modality.name for modality in fit.modalities])
     return volumes
 
 

@@ -63,6 +63,7 @@ class StageRecipe(_Settings):
     epochs: Annotated[int, Field(ge=0)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
 
 
 class Recipe(_Settings):
@@ -81,9 +82,10 @@ class Recipe(_Settings):
     stages: dict[str, StageRecipe] = {}
 
     def stage(self, name: str) -> dict[str, Any]:
-        """Epochs, learning rate and weight decay of a stage."""
-        own = self.stages.get(name, StageRecipe()).model_dump(exclude_none=True)
-        return {"epochs": self.epochs, "learning_rate": self.learning_rate, "weight_decay": self.weight_decay} | own
+        """Epochs, learning rate, weight decay and batch size of a stage."""
+        return {field: getattr(self, field) for field in StageRecipe.model_fields} | self.stages.get(
+            name, StageRecipe()
+        ).model_dump(exclude_none=True)
 
 
 class Ranking(_Settings):
@@ -93,6 +95,10 @@ class Ranking(_Settings):
     score: str = "roc_auc"
     attention: str = ""
     """The attention of the uni-modal models that rank; empty: the experiment's own."""
+    primary: str = ""
+    """The modality that comes first whatever the evidence says; empty: the ranking decides."""
+    primary_is: Literal["given", "most-frequent"] = "given"
+    """Where `primary` comes from; the most frequent one over all folds saw the test subjects, and is marked."""
 
     @field_validator("score")
     @classmethod
@@ -153,14 +159,31 @@ class Experiment(_Shared):
         return content_digest([content, cohort_fingerprint])[:16]
 
 
+class Variant(_Settings):
+    """A method under a name of its own: a strategy with another attention, backbone, set of modalities or options."""
+
+    fusion: str
+    attention: str = ""
+    """Empty: that of the comparison."""
+    backbone: dict[str, str] = {}
+    """Laid over those of the comparison."""
+    modalities: tuple[str, ...] = ()
+    """Empty: those of the comparison."""
+    options: dict[str, dict[str, Any]] = {}
+    """Component -> options, laid over those of the comparison."""
+
+
 class Comparison(_Shared):
     """Methods to compare on one cohort and the same folds: a configuration file, or one command."""
 
     modalities: tuple[str, ...] = ()
     """Which, in the order that breaks ties; all of the cohort's if empty."""
     fusion: tuple[str, ...] = ()
+    """Strategies and variants by name; `all` is every one that the cohort has the data for."""
     baselines: tuple[str, ...] = ()
-    """Strategies that come along; one for a single modality stands once for each."""
+    """Strategies and variants that come along; one for a single modality stands once for each."""
+    variants: dict[str, Variant] = {}
+    """Name -> a method that can be asked for by that name."""
 
     def to_toml(self) -> str:
         """Everything, as a configuration file that can be run again."""
@@ -273,7 +296,7 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
     fields = {}
     for name, info in model.model_fields.items():
         nested = next((m for m in _models(info.annotation) if issubclass(m, BaseModel)), None)
-        fields[name] = _schema(nested) if nested and name != "stages" else ""
+        fields[name] = _schema(nested) if nested and name not in ("stages", "variants") else ""
     return fields
 
 

@@ -1,4 +1,4 @@
-"""The whole extension surface: five hooks, each returning classes."""
+"""The whole extension surface: six hooks, each returning classes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pluggy
 if TYPE_CHECKING:
     from fusionbench.cohorts import CohortReader
     from fusionbench.components import AttentionModule, Backbone, FusionStrategy
+    from fusionbench.extraction import FeatureExtractor
     from fusionbench.ranking import Ranker
 
 PROJECT: Final = "fusionbench"
@@ -41,3 +42,8 @@ def fusionbench_cohorts() -> list[type[CohortReader]]:  # type: ignore[empty-bod
 @hookspec
 def fusionbench_rankers() -> list[type[Ranker]]:  # type: ignore[empty-body]
     """Rankers: evidence about each modality in, an order out."""
+
+
+@hookspec
+def fusionbench_extractors() -> list[type[FeatureExtractor]]:  # type: ignore[empty-body]
+    """Feature extractors: an image and an outline in, a row of numbers out."""

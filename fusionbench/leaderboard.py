@@ -21,6 +21,11 @@ ENOUGH_SCORES = 10
 """Below this many fold scores no test has the power to separate methods."""
 
 
+OUTLINES = {
+    "none": (),
+    "training": ("trained with tumour outlines",),
+    "test": ("given the tumour outlines of test subjects",),
+}
 SYNTHETIC = "synthetic data: this shows that the machinery works, and nothing about medicine"
 
 
@@ -33,6 +38,8 @@ class Row:
     scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
     failed: str = ""
     marks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What the strategy noted of its own work, such as how well it finds the tumour."""
 
     def mean(self, metric: str) -> float:
         """The mean over folds; NaN if it is not defined on one of them, or if the method failed."""
@@ -55,6 +62,8 @@ class Leaderboard:
     ranking: tuple[Ranked, ...]
     ranked_by: str = ""
     """What the modalities were ranked by: the score, and whose."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Method that `all` would have meant -> why the cohort has not the data for it."""
 
     @classmethod
     def of(cls, *runs: Run) -> Leaderboard:
@@ -78,6 +87,7 @@ class Leaderboard:
             folds=runs[0].facts["folds"]["count"],
             ranking=tuple(ranking.values()),
             ranked_by="; ".join(filter(None, by)),
+            left_out={method: why for run in runs for method, why in run.facts["left_out"].items()},
         )
 
     @classmethod
@@ -125,6 +135,8 @@ class Leaderboard:
         counts = ", ".join(f"{n} {name}" for name, n in cohort["classes"].items())
         scores = max((len(row.scores.get(SHOWN[0], ())) for row in self.rows), default=0)
         marked = [f"{row.method}: {mark}" for row in self.rows for mark in row.marks]
+        remarks = [f"{row.method}: {text}" for row in self.rows for text in row.remarks]
+        left_out = [f"left out: {method} {reason}" for method, reason in self.left_out.items()]
         failed = [f"{row.method} failed: {row.failed}" for row in self.rows if row.failed]
         return [
             f"positive class {cohort['positive_class']}; {cohort['subjects']} subjects ({counts}) of {cohort['name']}",
@@ -133,7 +145,9 @@ class Leaderboard:
             *(["too few folds to separate methods: use --repeats"] if scores < ENOUGH_SCORES else []),
             *cohort["notes"],
             *marked,
+            *remarks,
             *failed,
+            *left_out,
         ]
 
     def orders(self) -> list[tuple[int, int, tuple[Ranked, ...]]]:
@@ -164,7 +178,7 @@ class Leaderboard:
 def _row(label: str, told: dict[str, Any], results: Sequence[Result], run: Run) -> Row:
     marks = [
         *(["selection saw the test folds"] if told["saw_test_folds"] else []),
-        *(["uses annotations"] if told["uses_annotations"] else []),
+        *OUTLINES[told["outlines"]],
     ]
     if told["failed"]:
         return Row(label, told["experiment"], failed=told["failed"], marks=tuple(marks))
@@ -174,7 +188,8 @@ def _row(label: str, told: dict[str, Any], results: Sequence[Result], run: Run) 
         name: tuple(metric(r.predictions, positive) for r in ordered if r.predictions)
         for name, metric in METRICS.items()
     }
-    return Row(label, told["experiment"], scores, marks=tuple(marks))
+    remarks = tuple(f"{column.replace('_', ' ')} {text}" for column, text in told["remarks"].items())
+    return Row(label, told["experiment"], scores, marks=tuple(marks), remarks=remarks)
 
 
 def _check_paired(runs: Iterable[Run]) -> None:

@@ -22,9 +22,9 @@ from fusionbench.predictions import Predictions
 from fusionbench.ranking import Evidence, Ground, Ranker
 from fusionbench.registry import Component
 from fusionbench.seeds import content_digest, derive_seed
-from fusionbench.study import Study, backbone_name
+from fusionbench.study import Study, backbone_name, image_needs
 
-NUMERICS = ("augmentation", "batches", "cohorts", "components", "devices", "seeds", "training", "volumes")
+NUMERICS = ("augmentation", "batches", "cohorts", "components", "devices", "features", "seeds", "training", "volumes")
 """The modules of the core whose code may change a result: their source is part of every key."""
 
 LIBRARIES = ("torch", "torchio", "numpy", "scikit-learn")
@@ -42,6 +42,8 @@ class Built:
     distribution: str
     version: str
     source: str
+    libraries: Mapping[str, str]
+    """Distributions that the component leans on -> their version."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,12 @@ class Fit:
     fusion: Built
     backbones: Mapping[str, Built]
     attention: Built
+    features: Built | None
+    """What makes a table of each image, if the strategy works on features."""
+    outlines: str
+    """Whose tumour outlines are read: none, training or test."""
     modalities: tuple[Modality, ...]
-    """In the strategy's order, the primary first."""
+    """In the strategy's order, the primary first; of the kind that the strategy gets to see."""
     classes: tuple[str, ...]
     split: Split
     labels: Mapping[str, str]
@@ -78,8 +84,9 @@ class Fit:
     def key(self) -> str:
         """The address of the result: a hash of all of the above."""
         content = asdict(self)
-        for built in (content["fusion"], content["attention"], *content["backbones"].values()):
-            built["options"] |= built.pop("files")
+        for built in (content["fusion"], content["attention"], *content["backbones"].values(), content["features"]):
+            if built:
+                built["options"] |= built.pop("files")
         return content_digest(content)[:32]
 
     @property
@@ -185,10 +192,10 @@ class Planner:
         return Plan(tuple(draft.jobs.values()), tuple(rows), ranked, frozenset(draft.awaited), draft.asked)
 
     def strategies(self) -> tuple[Fit, ...]:
-        """One fit of each strategy that the study builds, in the order typed: to see whether it can be built."""
+        """The fits of each method on one fold, in the order typed: to see whether they can be built."""
         first = self.study.folds[0].split
         chosen = [self._jobs(experiment, experiment.modalities, first) for experiment in self.study.experiments]
-        return tuple({(job.fit.fusion.name, job.fit.modalities): job.fit for jobs in chosen for job in jobs}.values())
+        return tuple({job.key: job.fit for jobs in chosen for job in jobs}.values())
 
     def _decide(
         self,
@@ -215,11 +222,14 @@ class Planner:
             draft.asked += len(jobs)
             return Row(experiment, fold, work=jobs[-1].fit.work)
         evidence = tuple(self._evidence(experiment, name, [known[key] for key in keys[name]]) for name in keys)
-        return Decision(experiment, fold, ranker.order(evidence), evidence)
+        order = ranker.order(evidence)
+        if first := experiment.protocol.ranking.primary:
+            order = (first, *(name for name in order if name != first))
+        return Decision(experiment, fold, order, evidence)
 
     def _ranker(self, experiment: Experiment, fold: Fold) -> tuple[Ranker, tuple[Split, ...]]:
         name = experiment.protocol.ranking.ranker
-        ranker: Ranker = self._component("ranker", name).cls(**experiment.options.get(name, {}))
+        ranker: Ranker = self._component("ranker", name).cls(**self._options(experiment, "ranker", name))
         outer = tuple(other for other in self.study.folds if other.repeat == fold.repeat)
         splits = ranker.splits(Ground(lambda: self._inner_splits(experiment, fold.split), outer))
         seen = {subject for split in splits for subject in (*split.training, *split.test)}
@@ -253,7 +263,7 @@ class Planner:
         strategy: Any = self._component("fusion", experiment.fusion).cls
         ordered = modalities if strategy.uses_order else tuple(sorted(modalities))
         before, parents = _Draft(), []
-        for parent in strategy.parents(ordered):
+        for parent in strategy.parents(ordered, **self._options(experiment, "fusion", experiment.fusion)):
             theirs = experiment.model_copy(update={"fusion": parent.fusion})
             splits = (split,) if parent.use == "weights" else self._inner_splits(experiment, split)
             keys = tuple(self._add(before, theirs, parent.modalities, part) for part in splits)
@@ -266,19 +276,26 @@ class Planner:
         self, experiment: Experiment, modalities: tuple[str, ...], split: Split, parents: tuple[ParentFits, ...]
     ) -> Fit:
         cohort, strategy = self.study.cohort, self._component("fusion", experiment.fusion)
-        kinds = tuple(cohort.modality(name) for name in modalities)
-        annotated: bool = strategy.cls.uses_annotations  # type: ignore[attr-defined]
+        read = tuple(map(cohort.modality, modalities))
+        needs = image_needs(experiment, cohort, self.study.registry)
+        extractor = self._component("extractor", needs.features) if needs.features else None
+        kinds = tuple(self._seen(experiment, modality, extractor) for modality in read)
         subjects = [cohort.subject(id) for id in (*split.training, *split.test)]
         stages = {name: experiment.recipe.stage(name) for name in strategy.cls.stage_names}  # type: ignore[attr-defined]
         return Fit(
             fusion=self._built(experiment, strategy),
             backbones={m.name: self._built(experiment, self._backbone(experiment, m)) for m in kinds},
+            features=self._built(experiment, extractor) if extractor else None,
+            outlines=needs.outlines,
             attention=self._built(experiment, self._component("attention", experiment.attention)),
             modalities=kinds,
             classes=cohort.classes,
             split=split,
             labels={subject.id: subject.label for subject in subjects},
-            digests={s.id: (*map(s.digest, modalities), *([s.seg_digest] if annotated else [])) for s in subjects},
+            digests={
+                s.id: (*map(s.digest, modalities), *([] if needs.outlines == "none" else [s.seg_digest]))
+                for s in subjects
+            },
             preprocessing=experiment.preprocessing.model_dump() if any(m.kind == "image" for m in kinds) else {},
             recipe=_fit_recipe(experiment, kinds, bool(stages)),
             stages=stages,
@@ -296,17 +313,43 @@ class Planner:
             self._inner[settings] = draw_splits(subjects, protocol.inner_folds, seed)
         return self._inner[settings]
 
-    def _backbone(self, experiment: Experiment, modality: Modality) -> Component:
-        return self._component("backbone", backbone_name(experiment, modality))
+    def _backbone(self, experiment: Experiment, seen: Modality) -> Component:
+        if seen.kind != self.study.cohort.modality(seen.name).kind:  # a backbone named for an image takes no features
+            by_kind = {kind: name for kind, name in experiment.backbone.items() if kind in ("image", "table")}
+            experiment = experiment.model_copy(update={"backbone": by_kind})
+        return self._component("backbone", backbone_name(experiment, seen))
 
     def _component(self, kind: str, name: str) -> Component:
         return self.study.registry.get(kind, name)
 
+    def _options(self, experiment: Experiment, kind: str, name: str) -> dict[str, Any]:
+        return self._component(kind, name).chosen(experiment.options)
+
+    def _seen(self, experiment: Experiment, modality: Modality, extractor: Component | None) -> Modality:
+        """A modality as the strategy sees it: an image, or the table of its features."""
+        if extractor is None or modality.kind == "table":
+            return modality
+        names = extractor.cls(**extractor.chosen(experiment.options)).names
+        return Modality(modality.name, "table", len(names))
+
     def _built(self, experiment: Experiment, component: Component) -> Built:
-        options = component.resolve(experiment.options.get(component.name, {}))
-        named = {option.name: options[option.name] for option in component.options if option.is_file}
-        files = {name: file_digest(Path(path)) for name, path in named.items() if path}
-        return Built(component.name, options, files, component.distribution, component.version, component.source)
+        return built(component, experiment.options)
+
+
+def built(component: Component, settings: Mapping[str, Mapping[str, Any]]) -> Built:
+    """A component as fits use it, with the options that the settings give it and the content of files they name."""
+    options = component.chosen(settings)
+    named = {option.name: options[option.name] for option in component.options if option.is_file}
+    files = {name: file_digest(Path(path)) for name, path in named.items() if path}
+    return Built(
+        name=component.name,
+        options=options,
+        files=files,
+        distribution=component.distribution,
+        version=component.version,
+        source=component.source,
+        libraries=component.libraries,
+    )
 
 
 def plan(study: Study, known: Mapping[str, Predictions] | None = None, failed: Mapping[str, str] | None = None) -> Plan:

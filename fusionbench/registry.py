@@ -6,9 +6,9 @@ import inspect
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +27,7 @@ HOOK_OF_KIND = {
     "fusion": "fusionbench_fusion_strategies",
     "cohort": "fusionbench_cohorts",
     "ranker": "fusionbench_rankers",
+    "extractor": "fusionbench_extractors",
 }
 SELECTION = "FUSIONBENCH_PLUGINS"
 """Environment variable: the plugins of other distributions to load, by name, or `none`."""
@@ -55,6 +56,8 @@ class Component:
     version: str
     source: str = ""
     """The SHA-256 of its code when it was loaded: changed code is another component."""
+    member: str = ""
+    """Of a family: which one, such as resnet18 of `timm:resnet18`."""
 
     @property
     def summary(self) -> str:
@@ -66,9 +69,25 @@ class Component:
         """The options that it declares."""
         return declared_options(self.cls)
 
+    @property
+    def family(self) -> str:
+        """The option that names a member, as in `timm:resnet18`; empty if it is no family."""
+        return getattr(self.cls, "family", "")
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """The distributions that it says it leans on, with their versions; empty where one is not installed."""
+        names: tuple[str, ...] = getattr(self.cls, "libraries", ())
+        return {name: distribution_version(name) for name in names}
+
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """All its options with their values; UsageError for a wrong one."""
-        return resolve_options(self.cls, options)
+        return resolve_options(self.cls, {**options, self.family: self.member} if self.member else options)
+
+    def chosen(self, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """All its options with their values, from settings by component; a member takes those of its family too."""
+        family = self.name.partition(":")[0]
+        return self.resolve({**options.get(family, {}), **options.get(self.name, {})})
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,8 @@ class Registry:
     def get(self, kind: str, name: str) -> Component:
         """The component of that name; UsageError gives the nearest spelling, what there is, and broken plugins."""
         known = self._by_name
+        if member := self._member(name, kind):
+            return member
         if (kind, name) not in known:
             others = nearest(name, (n for k, n in known if k == kind))
             raise UsageError(f"no {kind} {name!r}: {others}{self._broken_plugins}")
@@ -94,6 +115,7 @@ class Registry:
     def named(self, name: str) -> Component:
         """The component of that name, of whatever kind."""
         found = [component for component in self.components if component.name == name]
+        found += filter(None, (self._member(name, kind) for kind in HOOK_OF_KIND))
         if not found:
             others = nearest(name, (component.name for component in self.components))
             raise UsageError(f"no component {name!r}: {others}{self._broken_plugins}")
@@ -104,6 +126,26 @@ class Registry:
         mine = Plugin(plugin, "", "", "")
         added = [_component(mine, kind, cls) for kind, several in classes.items() for cls in several]
         return _registry([*self.components, *added], self.broken)
+
+    def members(self, pattern: str) -> tuple[Component, ...]:
+        """The members of families whose names match a pattern such as `timm:resnet*`."""
+        family, _, rest = pattern.partition(":")
+        return tuple(
+            replace(component, name=f"{family}:{member}", member=member)
+            for component in self.components
+            if component.name == family and component.family
+            for member in component.cls.members(rest or "*")  # type: ignore[attr-defined]
+        )
+
+    def _member(self, name: str, kind: str) -> Component | None:
+        """`timm:resnet18` as the family `timm` with that member; None if the name is not of that form."""
+        family, colon, member = name.partition(":")
+        component = self._by_name.get((kind, family))
+        if not colon or component is None:
+            return None
+        if not component.family or not member:
+            raise UsageError(f"{kind} {family} has no members: write {family!r}, not {name!r}")
+        return replace(component, name=name, member=member)
 
     @property
     def _broken_plugins(self) -> str:
@@ -152,6 +194,14 @@ def read_cohort(reader: str, path: Path | None = None, home: Path | None = None,
     return instance.read(Path(place))
 
 
+def distribution_version(name: str) -> str:
+    """The version of an installed distribution; empty if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
 def data_home() -> Path:
     """Where generated cohorts, caches and the shared store live: $FUSIONBENCH_HOME, or the user's data folder."""
     default = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "fusionbench"
@@ -194,6 +244,7 @@ def _component(plugin: Plugin, kind: str, cls: type) -> Component:
 
 def _base_class(kind: str) -> type:
     from fusionbench.components import AttentionModule, Backbone, FusionStrategy
+    from fusionbench.extraction import FeatureExtractor
     from fusionbench.ranking import Ranker
 
     bases: dict[str, type] = {
@@ -202,6 +253,7 @@ def _base_class(kind: str) -> type:
         "fusion": FusionStrategy,
         "cohort": CohortReader,
         "ranker": Ranker,
+        "extractor": FeatureExtractor,
     }
     return bases[kind]
 

@@ -6,10 +6,12 @@ import json
 import os
 import platform
 import re
+import statistics
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from fusionbench.experiment import Comparison, Experiment, difference, load_comp
 from fusionbench.folds import folds_digest, folds_rows
 from fusionbench.predictions import Predictions, as_table
 from fusionbench.seeds import content_digest
-from fusionbench.study import Study, open_study, used_components
+from fusionbench.study import Study, image_needs, open_study, used_components
 
 if TYPE_CHECKING:
     from fusionbench.engine import Outcome
@@ -74,15 +76,16 @@ class Run:
 
 def run_name(study: Study) -> str:
     """A name for the run: its cohort, and a hash of everything else but its methods, which may be added to later."""
-    settings = study.comparison.model_dump(mode="json", exclude={"fusion", "baselines", "options", "cohort"})
+    settings = study.comparison.model_dump(
+        mode="json", exclude={"fusion", "baselines", "variants", "options", "cohort"}
+    )
     chosen = {name: study.comparison.options.get(name, {}) for name in _shared_components(study)}
     return f"{slug(study.cohort.name)}-{content_digest([settings, chosen, study.cohort.fingerprint])[:8]}"
 
 
 def _shared_components(study: Study) -> list[str]:
     """The components that every method of a run shares: all but the strategies."""
-    used = used_components(study.comparison, study.cohort, study.registry)
-    return [component.name for component in used if component.kind != "fusion"]
+    return [component.name for component in used_components(study) if component.kind not in ("fusion", "extractor")]
 
 
 def slug(name: str) -> str:
@@ -112,10 +115,13 @@ def join_run(study: Study, folder: Path) -> Study:
     union = {
         "fusion": tuple(dict.fromkeys((*before.fusion, *study.comparison.fusion))),
         "baselines": tuple(dict.fromkeys((*before.baselines, *study.comparison.baselines))),
+        "variants": before.variants | study.comparison.variants,
         "options": before.options | study.comparison.options,
     }
     extended = study.comparison.model_copy(update=union)
-    return study if extended == study.comparison else open_study(extended, registry=study.registry, cohort=study.cohort)
+    if extended == study.comparison:
+        return study
+    return replace(open_study(extended, registry=study.registry, cohort=study.cohort), left_out=study.left_out)
 
 
 def begin_run(study: Study, folder: Path) -> None:
@@ -161,7 +167,7 @@ def _comparable(comparison: Comparison, other: Comparison) -> str:
     """The configuration without what may differ between two parts of one run: its methods, and options of new ones."""
     shared = {name: values for name, values in comparison.options.items() if name in other.options}
     settings = tomllib.loads(comparison.to_toml())
-    for name in ("fusion", "baselines"):
+    for name in ("fusion", "baselines", "variants"):
         settings.pop(name, None)
     settings["cohort"].pop("data", None)  # the same data may lie elsewhere; their fingerprint is compared
     return Comparison(**settings).model_copy(update={"options": shared}).to_toml()
@@ -202,7 +208,8 @@ def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
         "seeds": {"seed": study.comparison.seed, "fold_seed": study.comparison.protocol.fold_seed},
         "methods": {e.label: _method_facts(study, e, outcome) for e in study.experiments},
         "fits": {key: _fit_facts(record) for key, record in sorted(outcome.records.items())},
-        "plugins": [_component_facts(c) for c in used_components(study.comparison, cohort, study.registry)],
+        "left_out": dict(study.left_out),
+        "plugins": [_component_facts(c) for c in used_components(study)],
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
@@ -235,16 +242,47 @@ def _method_facts(study: Study, experiment: Experiment, outcome: Outcome) -> dic
         "attention": experiment.attention,
         "ranking": ranker.name if ranked else "",
         "ranked_by": _ranked_by(experiment, ranker) if ranked else "",
-        "saw_test_folds": bool(ranked and ranker.saw_test),
-        "uses_annotations": bool(strategy.uses_annotations),
+        "saw_test_folds": bool(ranked and (ranker.saw_test or _most_frequent(experiment))),
+        "outlines": image_needs(experiment, study.cohort, study.registry).outlines,
+        "remarks": _remarks(experiment, outcome),
         "fits": [row.key for row in outcome.plan.rows if row.experiment == experiment],
         "failed": sorted(failures)[0] if failures else "",
     }
 
 
+def _most_frequent(experiment: Experiment) -> bool:
+    """The primary was chosen by how often it came first over all folds: each fold's test subjects had a say."""
+    ranking = experiment.protocol.ranking
+    return bool(ranking.primary) and ranking.primary_is == "most-frequent"
+
+
 def _ranked_by(experiment: Experiment, ranker: type[Ranker]) -> str:
     whose = "the test folds" if ranker.saw_test else "inner folds of the training part"
-    return f"{ranker.name}: mean {experiment.protocol.ranking.score} on {whose}"
+    ranking = experiment.protocol.ranking
+    first = f"; primary {ranking.primary} {ranking.primary_is.replace('-', ' ')}" if ranking.primary else ""
+    return f"{ranker.name}: mean {ranking.score} on {whose}{first}"
+
+
+def _remarks(experiment: Experiment, outcome: Outcome) -> dict[str, str]:
+    """Column of a strategy's notes -> what they come to: a mean of numbers, or how many subjects have one."""
+    keys = [row.key for row in outcome.plan.rows if row.experiment == experiment and row.key in outcome.known]
+    notes = [note for key in keys for note in outcome.known[key].notes]
+    columns = sorted({column for note in notes for column in note})
+    return {column: _summed_up([note.get(column, "") for note in notes]) for column in columns}
+
+
+def _summed_up(remarks: list[str]) -> str:
+    """
+    >>> _summed_up(["0.5", "1.0", ""]), _summed_up(["yes", "", ""])
+    ('mean 0.750 over 2 predictions', 'yes for 1 of 3 predictions')
+    """
+    given = [remark for remark in remarks if remark]
+    try:
+        numbers = [float(remark) for remark in given]
+    except ValueError:
+        counted = Counter(given)
+        return ", ".join(f"{word} for {times} of {len(remarks)} predictions" for word, times in counted.most_common(3))
+    return f"mean {statistics.fmean(numbers):.3f} over {len(numbers)} predictions" if numbers else "none"
 
 
 def _fit_facts(record: Any) -> dict[str, Any]:

@@ -43,7 +43,8 @@ class Store:
             sweep(folder)
         for folder in (self.root / "working").iterdir():
             sweep(folder)
-        sweep(self.root / "volumes")
+        for name in ("volumes", "features"):
+            sweep(self.root / name)
         return self
 
     def folder(self, key: str) -> Path:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fusionbench.cohorts import Cohort, CohortReader, Modality
 from fusionbench.errors import UsageError, nearest
-from fusionbench.experiment import Comparison, Experiment, load_comparison, parse_setting, read_config, without_none
+from fusionbench.experiment import (
+    Comparison,
+    Experiment,
+    Variant,
+    load_comparison,
+    merged,
+    parse_setting,
+    read_config,
+    without_none,
+)
 from fusionbench.folds import Fold, draw_folds, read_folds
 from fusionbench.registry import Component, Registry, load_registry, read_cohort
+
+if TYPE_CHECKING:
+    from fusionbench.components import Needs
+
+ALL: Final = "all"
+"""Among the strategies asked for: every one that the cohort has the data for."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,8 @@ class Study:
     cohort: Cohort
     folds: tuple[Fold, ...]
     registry: Registry
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Method that `all` would have meant -> why the cohort has not the data for it."""
 
 
 def open_study(
@@ -45,9 +61,14 @@ def open_study(
     place = Path(source.data) if source.data else None
     options = comparison.options.get(source.reader, {})
     cohort = cohort or read_cohort(source.reader, place, home, **options)
-    resolved = _resolved(comparison, cohort, registry)
-    experiments = _experiments(resolved, cohort, registry)
-    return Study(resolved, experiments, cohort, _folds(resolved, cohort), registry)
+    modalities = comparison.modalities or tuple(modality.name for modality in cohort.modalities)
+    named = comparison.model_copy(update={"modalities": modalities})
+    _check_modalities(named, cohort)
+    chosen, left_out = _expanded(named, cohort, registry)
+    experiments = _experiments(chosen, cohort, registry)
+    resolved = _resolved(chosen, experiments, cohort, registry)
+    final = tuple(_settled(experiment, resolved, cohort, registry) for experiment in experiments)
+    return Study(resolved, final, cohort, _folds(resolved, cohort), registry, left_out)
 
 
 def compose(
@@ -84,18 +105,36 @@ def backbone_name(experiment: Experiment | Comparison, modality: Modality) -> st
     return name
 
 
-def used_components(comparison: Comparison, cohort: Cohort, registry: Registry) -> list[Component]:
-    """Every component that a run may touch."""
-    ranking = comparison.protocol.ranking
-    fusions = {*comparison.fusion, *comparison.baselines, registry.get("ranker", ranking.ranker).cls.fusion}  # type: ignore[attr-defined]
-    attentions = {comparison.attention, ranking.attention or comparison.attention}
-    backbones = {backbone_name(comparison, cohort.modality(name)) for name in comparison.modalities}
+def image_needs(experiment: Experiment, cohort: Cohort, registry: Registry) -> Needs:
+    """What an experiment asks of images beyond themselves; nothing where it sees none."""
+    from fusionbench.components import Needs
+
+    if all(cohort.modality(name).kind == "table" for name in experiment.modalities):
+        return Needs()
+    strategy = registry.get("fusion", experiment.fusion)
+    needs: Needs = strategy.cls.needs(**strategy.chosen(experiment.options))  # type: ignore[attr-defined]
+    return needs
+
+
+def used_components(study: Study) -> list[Component]:
+    """Every component that a run may touch, by kind and name."""
+    registry, comparison = study.registry, study.comparison
+    found = [registry.get("cohort", comparison.cohort.reader)]
+    for experiment in study.experiments:
+        found += _touched(experiment, study.cohort, registry)
+    return sorted({(c.kind, c.name): c for c in found}.values(), key=lambda c: (c.kind, c.name))
+
+
+def _touched(experiment: Experiment, cohort: Cohort, registry: Registry) -> list[Component]:
+    ranking = experiment.protocol.ranking
+    ranker = registry.get("ranker", ranking.ranker)
+    features = image_needs(experiment, cohort, registry).features
     return [
-        registry.get("cohort", comparison.cohort.reader),
-        registry.get("ranker", ranking.ranker),
-        *(registry.get("attention", name) for name in sorted(attentions)),
-        *(registry.get("backbone", name) for name in sorted(backbones)),
-        *(registry.get("fusion", name) for name in sorted(fusions)),
+        ranker,
+        *(registry.get("fusion", name) for name in (experiment.fusion, ranker.cls.fusion)),  # type: ignore[attr-defined]
+        *(registry.get("attention", name) for name in {experiment.attention, ranking.attention} - {""}),
+        *(registry.get("backbone", backbone_name(experiment, cohort.modality(m))) for m in experiment.modalities),
+        *([registry.get("extractor", features)] if features else []),
     ]
 
 
@@ -103,7 +142,7 @@ def _check_components(comparison: Comparison, registry: Registry) -> None:
     """Names and options that can be judged before the cohort is read."""
     if not comparison.fusion:
         raise UsageError(f"no fusion strategy: give --fusion NAME; {nearest('', _names(registry, 'fusion'))}")
-    for name in (*comparison.fusion, *comparison.baselines):
+    for name in {*comparison.fusion, *comparison.baselines} - {ALL, *comparison.variants}:
         registry.get("fusion", name)
     registry.get("cohort", comparison.cohort.reader)
     registry.get("ranker", comparison.protocol.ranking.ranker)
@@ -111,9 +150,26 @@ def _check_components(comparison: Comparison, registry: Registry) -> None:
         registry.get("attention", name)
     for name in comparison.backbone.values():
         registry.get("backbone", name)
-    for name, options in comparison.options.items():
-        registry.named(name).resolve(options)
+    _check_options(comparison.options, registry)
+    for name, variant in comparison.variants.items():
+        _check_variant(name, variant, registry)
     _check_stages(comparison, registry)
+
+
+def _check_variant(name: str, variant: Variant, registry: Registry) -> None:
+    if name == ALL or name in _names(registry, "fusion"):
+        raise UsageError(f"variants.{name}: there is a strategy of that name; call the variant otherwise")
+    registry.get("fusion", variant.fusion)
+    for backbone in variant.backbone.values():
+        registry.get("backbone", backbone)
+    if variant.attention:
+        registry.get("attention", variant.attention)
+    _check_options(variant.options, registry)
+
+
+def _check_options(options: Mapping[str, Mapping[str, Any]], registry: Registry) -> None:
+    for name, values in options.items():
+        registry.named(name).resolve(values)
 
 
 def _check_stages(comparison: Comparison, registry: Registry) -> None:
@@ -123,72 +179,128 @@ def _check_stages(comparison: Comparison, registry: Registry) -> None:
             raise UsageError(f"no training stage {stage!r}: {nearest(stage, known)}")
 
 
-def _resolved(comparison: Comparison, cohort: Cohort, registry: Registry) -> Comparison:
-    """The comparison with its modalities, device, precision and every option of every component it uses."""
-    from fusionbench.devices import resolve_device, resolve_precision
-
-    modalities = comparison.modalities or tuple(modality.name for modality in cohort.modalities)
-    kinds: set[str] = {cohort.modality(name).kind for name in modalities}
-    chosen = comparison.model_copy(update={"modalities": modalities})
-    _check_backbone_keys(chosen, cohort)
-    _check_kinds(chosen, cohort, registry)
-    device = resolve_device(comparison.recipe.device)
-    precision = resolve_precision(comparison.recipe.precision, device, kinds)
-    recipe = comparison.recipe.model_copy(update={"device": device, "precision": precision})
-    components = used_components(chosen, cohort, registry)
-    options = {c.name: c.resolve(comparison.options.get(c.name, {})) for c in components}
-    return chosen.model_copy(update={"recipe": recipe, "options": {k: v for k, v in options.items() if v}})
-
-
-def _check_backbone_keys(comparison: Comparison, cohort: Cohort) -> None:
+def _check_modalities(comparison: Comparison, cohort: Cohort) -> None:
+    """Everything that names a modality names one of the comparison's."""
+    for modality in comparison.modalities:
+        cohort.modality(modality)
+    named = {"protocol.ranking.primary": (comparison.protocol.ranking.primary,)} | {
+        f"variants.{name}.modalities": variant.modalities for name, variant in comparison.variants.items()
+    }
+    for where, names in named.items():
+        for name in names:
+            if name and name not in comparison.modalities:
+                raise UsageError(f"{where}: {name!r} is not compared: {nearest(name, comparison.modalities)}")
+    for name, variant in comparison.variants.items():
+        if (primary := comparison.protocol.ranking.primary) not in (*(variant.modalities or comparison.modalities), ""):
+            raise UsageError(f"variants.{name} lacks the primary modality {primary}: add it, or give no primary")
     known = {"image", "table", *(modality.name for modality in cohort.modalities)}
-    for where in comparison.backbone:
-        if where not in known:
-            raise UsageError(f"a backbone for {where!r}, which is no kind and no modality: {nearest(where, known)}")
+    for name in {*comparison.backbone, *(key for v in comparison.variants.values() for key in v.backbone)}:
+        if name not in known:
+            raise UsageError(f"a backbone for {name!r}, which is no kind and no modality: {nearest(name, known)}")
 
 
-def _check_kinds(comparison: Comparison, cohort: Cohort, registry: Registry) -> None:
-    for modality in map(cohort.modality, comparison.modalities):
-        component = registry.get("backbone", backbone_name(comparison, modality))
-        _check_accepts(component, modality)
-        for name in (*comparison.fusion, *comparison.baselines):
-            _check_accepts(registry.get("fusion", name), modality)
+def _expanded(comparison: Comparison, cohort: Cohort, registry: Registry) -> tuple[Comparison, dict[str, str]]:
+    """The comparison with `all` spelt out, and why some methods are not in it; UsageError if one was named.
+
+    `all` is every installed strategy, and every variant, for which the cohort has the data.
+    """
+    named = [name for name in comparison.fusion if name != ALL]
+    for name in (*comparison.baselines, *named):
+        if reason := _unfit(name, comparison, cohort, registry):
+            raise UsageError(f"{name} {reason}")
+    if ALL not in comparison.fusion:
+        return comparison, {}
+    others = [name for name in (*_names(registry, "fusion"), *comparison.variants) if name not in named]
+    reasons = {name: _unfit(name, comparison, cohort, registry) for name in others}
+    fusion = (*named, *(name for name, reason in reasons.items() if not reason))
+    left_out = {name: reason for name, reason in reasons.items() if reason}
+    return comparison.model_copy(update={"fusion": fusion}), left_out
 
 
-def _check_accepts(component: Component, modality: Modality) -> None:
-    accepts: frozenset[str] = component.cls.accepts  # type: ignore[attr-defined]
-    if modality.kind not in accepts:
-        raise UsageError(
-            f"{component.kind} {component.name} takes {' and '.join(sorted(accepts))} modalities; "
-            f"{modality.name} is of kind {modality.kind}"
-        )
+def _unfit(method: str, comparison: Comparison, cohort: Cohort, registry: Registry) -> str:
+    """Why the cohort has not the data for a method; nothing if it has."""
+    experiment = _experiment(method, comparison)
+    strategy = registry.get("fusion", experiment.fusion)
+    modalities = [cohort.modality(name) for name in experiment.modalities]
+    backbones = {m.name: registry.get("backbone", backbone_name(experiment, m)) for m in modalities}
+    for modality in modalities:
+        for component in (strategy, backbones[modality.name]):
+            accepts: frozenset[str] = component.cls.accepts  # type: ignore[attr-defined]
+            if modality.kind not in accepts:
+                told = "takes" if component is strategy else f"has the backbone {component.name}, which takes"
+                return f"{told} {' and '.join(sorted(accepts))} modalities; {modality.name} is of kind {modality.kind}"
+    if strategy.cls.stacks and len({b.name for b in backbones.values()}) > 1:  # type: ignore[attr-defined]
+        several = ", ".join(f"{name} has {backbone.name}" for name, backbone in backbones.items())
+        return f"stacks all modalities into one backbone, and they have different ones: {several}"
+    if image_needs(experiment, cohort, registry).outlines != "none":
+        bare = [subject.id for subject in cohort.subjects if subject.seg is None]
+        if bare:
+            return f"needs the segmentation of every subject; {len(bare)} have none, such as {bare[0]!r}"
+    return ""
+
+
+def _experiment(method: str, comparison: Comparison) -> Experiment:
+    """What one method is: a strategy as the comparison has it, or a variant laid over it."""
+    shared = comparison.model_dump(exclude={"fusion", "baselines", "variants"})
+    variant = comparison.variants.get(method)
+    if variant is None:
+        return Experiment(**shared, fusion=method, label=method)
+    changed = {
+        "attention": variant.attention or comparison.attention,
+        "backbone": {**comparison.backbone, **variant.backbone},
+        "modalities": variant.modalities or comparison.modalities,
+        "options": merged(comparison.options, variant.options),
+    }
+    return Experiment(**{**shared, **changed}, fusion=variant.fusion, label=method)
 
 
 def _experiments(comparison: Comparison, cohort: Cohort, registry: Registry) -> tuple[Experiment, ...]:
-    shared = comparison.model_dump(exclude={"fusion", "baselines", "modalities"})
-    rows = [
-        Experiment(
-            **shared, fusion=fusion, modalities=modalities, label=_label(fusion, modalities, comparison, registry)
-        )
-        for fusion in dict.fromkeys((*comparison.baselines, *comparison.fusion))
-        for modalities in _modality_sets(registry.get("fusion", fusion).cls, comparison.modalities)
+    """One for each row of the table; a strategy of one modality has a row for each."""
+    rows: dict[str, Experiment] = {}
+    for method in dict.fromkeys((*comparison.baselines, *comparison.fusion)):
+        for row in _rows(_experiment(method, comparison), registry):
+            label = f"{row.label} ({method})" if row.label in rows and method in comparison.variants else row.label
+            if label in rows:
+                raise UsageError(f"two rows would be called {label!r}: a modality has the name of a method")
+            rows[label] = row.model_copy(update={"label": label})
+    return tuple(rows.values())
+
+
+def _rows(experiment: Experiment, registry: Registry) -> list[Experiment]:
+    """The experiment, or one for each modality, called `t1ce` or, with attention, `t1ce+dual`."""
+    if not registry.get("fusion", experiment.fusion).cls.single:  # type: ignore[attr-defined]
+        return [experiment]
+    changes: bool = not registry.get("attention", experiment.attention).cls.identity  # type: ignore[attr-defined]
+    ending = f"+{experiment.attention}" if changes else ""
+    return [
+        experiment.model_copy(update={"modalities": (name,), "label": f"{name}{ending}"})
+        for name in experiment.modalities
     ]
-    for label, times in Counter(row.label for row in rows).items():
-        if times > 1:
-            raise UsageError(f"two rows would be called {label!r}: a modality has the name of a fusion strategy")
-    return tuple(rows)
 
 
-def _modality_sets(strategy: Any, modalities: tuple[str, ...]) -> list[tuple[str, ...]]:
-    return [(name,) for name in modalities] if strategy.single else [modalities]
+def _resolved(
+    comparison: Comparison, experiments: Iterable[Experiment], cohort: Cohort, registry: Registry
+) -> Comparison:
+    """The comparison with its device, precision and every option of every component it uses."""
+    from fusionbench.devices import resolve_device, resolve_precision
+
+    kinds: set[str] = {cohort.modality(name).kind for name in comparison.modalities}
+    device = resolve_device(comparison.recipe.device)
+    precision = resolve_precision(comparison.recipe.precision, device, kinds)
+    recipe = comparison.recipe.model_copy(update={"device": device, "precision": precision})
+    touched = [component for experiment in experiments for component in _touched(experiment, cohort, registry)]
+    used = [registry.get("cohort", comparison.cohort.reader), *touched]
+    options = {component.name: component.chosen(comparison.options) for component in used}
+    return comparison.model_copy(update={"recipe": recipe, "options": {k: v for k, v in options.items() if v}})
 
 
-def _label(fusion: str, modalities: tuple[str, ...], comparison: Comparison, registry: Registry) -> str:
-    """`t1ce` or `t1ce+dual` for a strategy of one modality, else the name of the strategy."""
-    if not registry.get("fusion", fusion).cls.single:  # type: ignore[attr-defined]
-        return fusion
-    changes: bool = not registry.get("attention", comparison.attention).cls.identity  # type: ignore[attr-defined]
-    return f"{modalities[0]}+{comparison.attention}" if changes else modalities[0]
+def _settled(experiment: Experiment, comparison: Comparison, cohort: Cohort, registry: Registry) -> Experiment:
+    """The experiment with device and precision, and with every option of the components that it touches."""
+    used = [registry.get("cohort", comparison.cohort.reader), *_touched(experiment, cohort, registry)]
+    parents = {c.name: experiment.options[c.name] for c in registry.of("fusion") if c.name in experiment.options}
+    options = parents | {component.name: component.chosen(experiment.options) for component in used}
+    settled = {"recipe": comparison.recipe, "options": {name: values for name, values in options.items() if values}}
+    return experiment.model_copy(update=settled)
 
 
 def _folds(comparison: Comparison, cohort: Cohort) -> tuple[Fold, ...]:

@@ -17,6 +17,7 @@ from fusionbench.cohorts import Cohort
 from fusionbench.components import AttentionModule, Backbone, Context, FusionStrategy, Parts, Stage
 from fusionbench.devices import make_fabric, peak_memory
 from fusionbench.errors import PluginError, TrainingError
+from fusionbench.features import Features
 from fusionbench.planning import Fit, Job
 from fusionbench.predictions import Predictions
 from fusionbench.registry import Registry
@@ -75,6 +76,14 @@ def execute(job: Job, place: Workplace, report: Report) -> bool:
     return True
 
 
+def features_of(fit: Fit, place: Workplace) -> Features | None:
+    """The tables that the fit works on in place of images, if it does."""
+    if fit.features is None:
+        return None
+    extractor = place.registry.get("extractor", fit.features.name).cls(**fit.features.options)
+    return Features(place.cohort, extractor, fit.features, place.store.root / "features")
+
+
 def pretrained(model: nn.Module) -> dict[str, str]:
     """Backbone -> what it took from a file of pretrained weights, for those that did."""
     backbones = {name: module for name, module in model.named_modules() if isinstance(module, Backbone)}
@@ -84,7 +93,8 @@ def pretrained(model: nn.Module) -> dict[str, str]:
 def _check_source(fit: Fit, registry: Registry) -> None:
     """PluginError if code was edited since the fit was planned: its result would be kept under the wrong key."""
     backbones = (("backbone", built) for built in fit.backbones.values())
-    for kind, built in (("fusion", fit.fusion), ("attention", fit.attention), *backbones):
+    extractors = [("extractor", fit.features)] if fit.features else []
+    for kind, built in (("fusion", fit.fusion), ("attention", fit.attention), *backbones, *extractors):
         if source_digest(registry.get(kind, built.name).cls) != built.source:
             raise PluginError(f"the code of {kind} {built.name} changed during the run: run the same command again")
 
@@ -268,7 +278,7 @@ def _train_and_predict(
 ) -> tuple[FusionStrategy, list[dict[str, Any]], Predictions]:
     fabric = make_fabric(fit.recipe)
     model = build_strategy(fit, place.registry).to(fabric.device)
-    batches = Batches(fit, place.volumes, fabric.device, model.uses_annotations, _out_of_fold(fit, place.store))
+    batches = Batches(fit, place.volumes, fabric.device, features_of(fit, place), _out_of_fold(fit, place.store))
     resumed = place.store.checkpoint(fit.key).load()
     try:
         if resumed:

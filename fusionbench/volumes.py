@@ -325,6 +325,11 @@ def _stacked(ids: Sequence[str], volumes: Iterable[NDArray[Any]]) -> Tensor:
     return torch.stack(tensors)
 
 
+def equal_grids(one: Grid, other: Grid) -> bool:
+    """Whether two images have as many voxels, as far apart (within 1 %)."""
+    return one.size == other.size and np.allclose(one.spacing, other.spacing, 0.01)
+
+
 def _unequal_grids(id: str, grids: Mapping[str, Grid]) -> list[str]:
     """What to say if the images of one subject do not lie on one grid."""
     if not grids:
@@ -333,7 +338,7 @@ def _unequal_grids(id: str, grids: Mapping[str, Grid]) -> list[str]:
     return [
         f"{id!r}: {name} is {_described(grids[name])} but {first} is {_described(grids[first])}; resample to one grid"
         for name in others
-        if grids[name].size != grids[first].size or not np.allclose(grids[name].spacing, grids[first].spacing, 0.01)
+        if not equal_grids(grids[name], grids[first])
     ]
 
 

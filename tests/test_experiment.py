@@ -94,7 +94,7 @@ def test_the_key_of_an_experiment_forgets_where_the_data_lie_and_nothing_else() 
     from fusionbench import Experiment
 
     base: Comparison = comparison(modalities=["a"])
-    shared = base.model_dump(exclude={"fusion", "baselines"})
+    shared = base.model_dump(exclude={"fusion", "baselines", "variants"})
 
     def key(**changes: object) -> str:
         return Experiment(**merged(shared, {"fusion": "unimodal", "label": "a", **changes})).key("data")

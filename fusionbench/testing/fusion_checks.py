@@ -35,6 +35,7 @@ from fusionbench.testing.toys import (
     build,
     randomise,
     toy_context,
+    toy_for,
     toys_for,
     training_batch,
 )
@@ -54,26 +55,27 @@ PROGRESS = 0.5
 
 def check_shape(cls: Strategy, **options: Any) -> None:
     """It returns logits (B, K): for 1 to 4 modalities, 2 and 3 classes, images of odd sizes."""
-    for toy in (*toys_for(cls), *_more_toys(cls)):
+    for toy in (*toys_for(cls, options=options), *_more_toys(cls, options)):
         found = tuple(_shaken(cls, toy, options)(toy.batch().inputs).shape)
         require(found == (4, len(toy.classes)), f"returns {found}, not (4, {len(toy.classes)}), for {toy}")
 
 
 def check_mixed_kinds(cls: Strategy, **options: Any) -> None:
-    """If it takes images and tables, it takes both at once, unless it asks for one backbone for both."""
+    """If it takes images and tables, it takes both at once, unless it says that it `stacks` them."""
     if len(cls.accepts) < 2 or cls.single:
         return
-    toy = Toy({NAMES[0]: "image", NAMES[1]: "table", NAMES[2]: "image"})
+    toy = toy_for(cls, {NAMES[0]: "image", NAMES[1]: "table", NAMES[2]: "image"}, options)
     try:
         logits = _shaken(cls, toy, options)(toy.batch().inputs)
     except MixedKindsError:
+        require(cls.stacks, "asks for one backbone for an image and a table: say so with `stacks = True`")
         return
     require(tuple(logits.shape) == (4, 2), f"returns {tuple(logits.shape)}, not (4, 2), for {toy}")
 
 
 def check_finite(cls: Strategy, **options: Any) -> None:
     """Its logits are finite, also for inputs of zeros and large ones."""
-    for toy in toys_for(cls, (1, 3)):
+    for toy in toys_for(cls, (1, 3), options):
         model, inputs = _shaken(cls, toy, options), toy.batch().inputs
         for scale in (0, 1, 100):
             logits = model({name: x * scale for name, x in inputs.items()})
@@ -82,7 +84,7 @@ def check_finite(cls: Strategy, **options: Any) -> None:
 
 def check_found_by_name(cls: Strategy, **options: Any) -> None:
     """It finds modalities by their names, whatever their position in the mapping."""
-    for toy in toys_for(cls, (2, 4)):
+    for toy in toys_for(cls, (2, 4), options):
         model, inputs = _shaken(cls, toy, options), toy.batch().inputs
         turned = dict(reversed(list(inputs.items())))
         require(
@@ -93,7 +95,7 @@ def check_found_by_name(cls: Strategy, **options: Any) -> None:
 
 def check_every_modality_matters(cls: Strategy, **options: Any) -> None:
     """Another value of any modality gives another prediction, once parameters are random."""
-    for toy in toys_for(cls, (1, 2, 4)):
+    for toy in toys_for(cls, (1, 2, 4), options):
         dumb = set(toy.modalities)
         for seed in seeds():
             model, inputs, others = _shaken(cls, toy, options, seed), toy.batch().inputs, toy.batch(seed=9).inputs
@@ -104,7 +106,7 @@ def check_every_modality_matters(cls: Strategy, **options: Any) -> None:
 
 def check_every_parameter_trains(cls: Strategy, **options: Any) -> None:
     """Every parameter that is not inherited is trained by a stage, whose loss gives it a gradient."""
-    for toy in toys_for(cls):
+    for toy in toys_for(cls, options=options):
         model = begun(cls, toy, options)
         names = {name for name, _ in model.named_parameters()}
         owned = {name for name in names if not is_trained(name, cls.inherited)}
@@ -117,7 +119,7 @@ def check_every_parameter_trains(cls: Strategy, **options: Any) -> None:
 
 def check_samples_independent(cls: Strategy, **options: Any) -> None:
     """In eval mode a subject's prediction does not depend on who else is in the batch, or on chance."""
-    for toy in toys_for(cls, (1, 3)):
+    for toy in toys_for(cls, (1, 3), options):
         model, inputs = _shaken(cls, toy, options), toy.batch(5).inputs
         together = model(inputs)
         for rows in ([0], [4, 1], [3, 2, 0, 4, 1]):
@@ -127,15 +129,15 @@ def check_samples_independent(cls: Strategy, **options: Any) -> None:
 
 def check_inputs_untouched(cls: Strategy, **options: Any) -> None:
     """It changes neither the inputs nor the mapping that holds them."""
-    for toy in toys_for(cls, (1, 3)):
+    for toy in toys_for(cls, (1, 3), options):
         for training in (False, True):
-            batch = training_batch(cls, toy)
+            batch = training_batch(toy)
             model = begun(cls, toy, options).train(training)
             with torch.no_grad(), seeded(0):
                 model(batch.inputs)
                 for stage in model.stages():
                     stage.loss(model, batch, PROGRESS)
-            kept = training_batch(cls, toy).inputs
+            kept = training_batch(toy).inputs
             require(list(batch.inputs) == list(kept), f"the mapping of inputs is changed: copy it first ({toy})")
             spoilt = [name for name in kept if not torch.equal(kept[name], batch.inputs[name])]
             require(not spoilt, f"{listing(spoilt)} is changed in place: work on a copy ({toy})")
@@ -143,7 +145,7 @@ def check_inputs_untouched(cls: Strategy, **options: Any) -> None:
 
 def check_stages_declared(cls: Strategy, **options: Any) -> None:
     """`stage_names` holds every stage in order; what stages train and what is inherited exists."""
-    for toy in toys_for(cls):
+    for toy in toys_for(cls, options=options):
         model = begun(cls, toy, options)
         names = [stage.name for stage in model.stages()]
         declared = [name for name in cls.stage_names if name in names]
@@ -160,8 +162,8 @@ def check_stages_declared(cls: Strategy, **options: Any) -> None:
 
 def check_stages_learn(cls: Strategy, **options: Any) -> None:
     """Each stage lowers its loss on a few subjects."""
-    for toy in toys_for(cls, (1, 3)):
-        model, batch = begun(cls, toy, options), training_batch(cls, toy)
+    for toy in toys_for(cls, (1, 3), options):
+        model, batch = begun(cls, toy, options), training_batch(toy)
         for stage in model.stages():
             losses = list(_train(model, stage, [batch] * STEPS))
             first, last = sum(losses[:4]) / 4, sum(losses[-4:]) / 4
@@ -174,11 +176,11 @@ def check_stages_learn(cls: Strategy, **options: Any) -> None:
 
 def check_frozen_stays(cls: Strategy, **options: Any) -> None:
     """What a stage does not train does not move: no parameter, and no running statistic."""
-    for toy in toys_for(cls, (1, 3)):
+    for toy in toys_for(cls, (1, 3), options):
         model = begun(cls, toy, options)
         for stage in model.stages():
             before = state_of(model)
-            list(_train(model, stage, [training_batch(cls, toy, seed=seed) for seed in range(FROZEN_STEPS)]))
+            list(_train(model, stage, [training_batch(toy, seed=seed) for seed in range(FROZEN_STEPS)]))
             names = [name for name in moved(before, model) if not is_trained(name, stage.trains)]
             require(
                 not names,
@@ -189,8 +191,8 @@ def check_frozen_stays(cls: Strategy, **options: Any) -> None:
 
 def check_own_tensors(cls: Strategy, **options: Any) -> None:
     """Its tensors are its own: it shares none with a parent, nor between two branches."""
-    for toy in toys_for(cls, (1, 3)):
-        model, context = build(cls, toy, options), toy_context(cls, toy)
+    for toy in toys_for(cls, (1, 3), options):
+        model, context = build(cls, toy, options), toy_context(cls, toy, options)
         begin(model, context)
         owner = {_memory(x): f"parent {role}" for role, state in context.parents.items() for x in state.values()}
         named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
@@ -201,8 +203,12 @@ def check_own_tensors(cls: Strategy, **options: Any) -> None:
 
 def check_begin_leaves_parents(cls: Strategy, **options: Any) -> None:
     """`begin` changes nothing of the parents' weights, which other strategies use as well."""
-    for toy in toys_for(cls, (1, 3)):
-        model, context, before = build(cls, toy, options), toy_context(cls, toy), toy_context(cls, toy)
+    for toy in toys_for(cls, (1, 3), options):
+        model, context, before = (
+            build(cls, toy, options),
+            toy_context(cls, toy, options),
+            toy_context(cls, toy, options),
+        )
         begin(model, context)
         for role, state in context.parents.items():
             spoilt = [name for name in state if not torch.equal(state[name], before.parents[role][name])]
@@ -211,9 +217,9 @@ def check_begin_leaves_parents(cls: Strategy, **options: Any) -> None:
 
 def check_class_weight_counts(cls: Strategy, **options: Any) -> None:
     """Where a loss depends on the label, it depends on the class weight, even in a batch of one."""
-    for toy in toys_for(cls, (1, 3)):
+    for toy in toys_for(cls, (1, 3), options):
         model = _shaken(cls, toy, options)
-        batch = training_batch(cls, toy, 1)
+        batch = training_batch(toy, 1)
         for stage in model.stages():
             plain, heavy, other = (
                 _loss(model, stage, changed)
@@ -232,17 +238,17 @@ def check_class_weight_counts(cls: Strategy, **options: Any) -> None:
 
 def check_batch_of_one(cls: Strategy, **options: Any) -> None:
     """Each stage trains on one subject at a time, which is the published batch size."""
-    for toy in toys_for(cls, (1, 3)):
+    for toy in toys_for(cls, (1, 3), options):
         model = begun(cls, toy, options)
         for stage in model.stages():
-            for loss in _train(model, stage, [training_batch(cls, toy, 1)] * 2):
+            for loss in _train(model, stage, [training_batch(toy, 1)] * 2):
                 require(abs(loss) < float("inf"), f"stage {stage.name} gives {loss} for a batch of one ({toy})")
 
 
 def check_row_order_ignored(cls: Strategy, **options: Any) -> None:
     """A loss is the same for the same subjects in another order: nothing is joined by position."""
-    for toy in toys_for(cls, (1, 3)):
-        model, batch = _shaken(cls, toy, options), training_batch(cls, toy)
+    for toy in toys_for(cls, (1, 3), options):
+        model, batch = _shaken(cls, toy, options), training_batch(toy)
         for stage in model.stages():
             plain = _loss(model, stage, batch)
             if not torch.equal(plain, _loss(model, stage, batch, seed=1)):
@@ -256,9 +262,9 @@ def check_row_order_ignored(cls: Strategy, **options: Any) -> None:
 
 def check_parents_planned(cls: Strategy, **options: Any) -> None:
     """Its parents are installed strategies of modalities that it has, and always the same ones."""
-    for toy in toys_for(cls):
-        parents = cls.parents(toy.modalities)
-        require(parents == cls.parents(toy.modalities), "parents() gives another answer when asked again")
+    for toy in toys_for(cls, options=options):
+        parents = cls.parents(toy.modalities, **options)
+        require(parents == cls.parents(toy.modalities, **options), "parents() gives another answer when asked again")
         for parent in parents:
             try:
                 theirs = load_registry().get("fusion", parent.fusion).cls
@@ -272,8 +278,8 @@ def check_parents_planned(cls: Strategy, **options: Any) -> None:
 
 def check_parents_matter(cls: Strategy, **options: Any) -> None:
     """Other weights of any parent give another start."""
-    for toy in toys_for(cls, (1, 3)):
-        ours, theirs = toy_context(cls, toy), toy_context(cls, toy, seed=1)
+    for toy in toys_for(cls, (1, 3), options):
+        ours, theirs = toy_context(cls, toy, options), toy_context(cls, toy, options, seed=1)
         plain = _started(cls, toy, options, ours)
         for role in ours.parents:
             other = _started(cls, toy, options, replace(ours, parents={**ours.parents, role: theirs.parents[role]}))
@@ -285,10 +291,9 @@ def check_parents_matter(cls: Strategy, **options: Any) -> None:
 
 def check_out_of_fold_used(cls: Strategy, **options: Any) -> None:
     """A loss depends on the out-of-fold predictions of each parent that was asked for them."""
-    for toy in toys_for(cls, (1, 3)):
-        roles = [parent.role for parent in cls.parents(toy.modalities) if parent.use == "out-of-fold"]
-        model, batch = _shaken(cls, toy, options), training_batch(cls, toy)
-        for role in roles:
+    for toy in toys_for(cls, (1, 3), options):
+        model, batch = _shaken(cls, toy, options), training_batch(toy)
+        for role in toy.roles:
             given = {**batch.given, role: batch.given[role].flip(1)}
             changed = (
                 not close(_loss(model, stage, replace(batch, given=given)), _loss(model, stage, batch), 1e-6)
@@ -303,10 +308,10 @@ def check_out_of_fold_used(cls: Strategy, **options: Any) -> None:
 
 def check_state_round_trip(cls: Strategy, **options: Any) -> None:
     """Its state_dict is all there is to it: loaded into a new one, without begin(), it predicts the same."""
-    for toy in toys_for(cls, (1, 3)):
+    for toy in toys_for(cls, (1, 3), options):
         trained = begun(cls, toy, options)
         for stage in trained.stages():
-            list(_train(trained, stage, [training_batch(cls, toy)] * 2))
+            list(_train(trained, stage, [training_batch(toy)] * 2))
         loaded = build(cls, toy, options, seed=1)
         loaded.load_state_dict(trained.state_dict())
         require(
@@ -317,7 +322,7 @@ def check_state_round_trip(cls: Strategy, **options: Any) -> None:
 
 def check_same_seed(cls: Strategy, **options: Any) -> None:
     """The same seed gives the same weights, before and after begin()."""
-    for toy in toys_for(cls, (1, 3)):
+    for toy in toys_for(cls, (1, 3), options):
         for make in (build, begun):
             names = moved(state_of(make(cls, toy, options, 3)), make(cls, toy, options, 3))
             require(not names, f"{listing(names)} differ for the same seed: draw with torch's own generator ({toy})")
@@ -325,7 +330,7 @@ def check_same_seed(cls: Strategy, **options: Any) -> None:
 
 def check_pickles(cls: Strategy, **options: Any) -> None:
     """It can be pickled, as worker processes need."""
-    for toy in toys_for(cls, (1, 3)):
+    for toy in toys_for(cls, (1, 3), options):
         model = begun(cls, toy, options)
         same = torch.equal(_predicted(model, toy), _predicted(pickled(model), toy))
         require(same, f"a pickled copy predicts otherwise ({toy})")
@@ -333,8 +338,8 @@ def check_pickles(cls: Strategy, **options: Any) -> None:
 
 def check_autocast(cls: Strategy, **options: Any) -> None:
     """Under bf16 autocast it trains, and its probabilities are near those of float32."""
-    for toy in toys_for(cls, (1, 3)):
-        model, batch = _shaken(cls, toy, options), training_batch(cls, toy)
+    for toy in toys_for(cls, (1, 3), options):
+        model, batch = _shaken(cls, toy, options), training_batch(toy)
         exact = model(batch.inputs)
         with torch.autocast("cpu", torch.bfloat16):
             rough = model(batch.inputs)
@@ -350,8 +355,8 @@ def check_autocast(cls: Strategy, **options: Any) -> None:
 
 def check_notes(cls: Strategy, **options: Any) -> None:
     """Each column of its notes has one remark for each subject."""
-    for toy in toys_for(cls, (1, 3)):
-        model, batch = begun(cls, toy, options).eval(), training_batch(cls, toy)
+    for toy in toys_for(cls, (1, 3), options):
+        model, batch = begun(cls, toy, options).eval(), training_batch(toy)
         with torch.no_grad():
             model(batch.inputs)
             for column, remarks in model.notes(batch).items():
@@ -362,11 +367,12 @@ def check_notes(cls: Strategy, **options: Any) -> None:
 def check_each_option(cls: Strategy, **options: Any) -> None:
     """It can be built, begun and run with each value of each option that lists its values."""
     for values in each_option_value(cls):
-        for toy in toys_for(cls, (2,)):
-            model = begun(cls, toy, {**options, **values})
+        chosen = {**options, **values}
+        for toy in toys_for(cls, (2,), chosen):
+            model = begun(cls, toy, chosen)
             require(bool(torch.isfinite(_predicted(model, toy)).all()), f"NaN or infinity with {values} ({toy})")
             for stage in model.stages():
-                list(_train(model, stage, [training_batch(cls, toy)]))
+                list(_train(model, stage, [training_batch(toy)]))
 
 
 def _shaken(cls: Strategy, toy: Toy, options: Mapping[str, Any], seed: int = 0) -> FusionStrategy:
@@ -376,17 +382,17 @@ def _shaken(cls: Strategy, toy: Toy, options: Mapping[str, Any], seed: int = 0) 
     return model.eval().requires_grad_(False)
 
 
-def _more_toys(cls: Strategy) -> Iterator[Toy]:
+def _more_toys(cls: Strategy, options: Mapping[str, Any]) -> Iterator[Toy]:
     names = NAMES[: 1 if cls.single else 2]
     for kind, classes in product(sorted(cls.accepts), (CLASSES[:2], CLASSES)):
         for size in SIZES if kind == "image" else SIZES[:1]:
-            yield Toy(dict.fromkeys(names, kind), classes, size)
+            yield toy_for(cls, dict.fromkeys(names, kind), options, classes=classes, size=size)
 
 
 def _reached(cls: Strategy, toy: Toy, options: Mapping[str, Any]) -> set[str]:
     """The parameters that get a gradient in a stage that trains them, in one of a few random models."""
     found: set[str] = set()
-    batch = training_batch(cls, toy)
+    batch = training_batch(toy)
     for seed in seeds():
         model = begun(cls, toy, options, seed)
         randomise(model, seed)

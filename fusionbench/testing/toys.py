@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from fusionbench.components import AttentionModule, Backbone, Batch, Context, FeatureSpec, FusionStrategy, Parts
+from fusionbench.components import (
+    OUTLINE,
+    AttentionModule,
+    Backbone,
+    Batch,
+    Context,
+    FeatureSpec,
+    FusionStrategy,
+    Needs,
+    Parts,
+)
 from fusionbench.errors import PluginError
 from fusionbench.registry import load_registry
 from fusionbench.seeds import derive_seed
@@ -117,6 +128,10 @@ class Toy:
     classes: tuple[str, ...] = CLASSES[:2]
     size: Size = ODD
     """(D, H, W) of an image."""
+    outlines: str = "none"
+    """Whose tumour outlines the strategy asks for."""
+    roles: tuple[str, ...] = ()
+    """The parents whose out-of-fold predictions it asks for."""
 
     def __str__(self) -> str:
         modalities = ", ".join(f"{name} ({kind})" for name, kind in self.kinds.items())
@@ -134,12 +149,12 @@ class Toy:
         shapes = {name: 1 if kind == "image" else FEATURES[name] for name, kind in self.kinds.items()}
         return Parts(self.modalities, self.classes, shapes, self._backbone, ToyAttention, dropout=0.3)
 
-    def only(self, modalities: tuple[str, ...]) -> Toy:
-        """The same subjects with these of their modalities, in this order."""
-        return replace(self, kinds={name: self.kinds[name] for name in modalities})
+    def kinds_of(self, modalities: tuple[str, ...]) -> dict[str, str]:
+        """The kinds of these of its modalities, in this order."""
+        return {name: self.kinds[name] for name in modalities}
 
-    def batch(self, subjects: int = 4, *, seed: int = 0, roles: tuple[str, ...] = ()) -> Batch:
-        """Some subjects, as different as their seed and class; `roles` are the parents whose predictions are given."""
+    def batch(self, subjects: int = 4, *, seed: int = 0) -> Batch:
+        """Some subjects, as different as their seed and class, with all that a strategy sees of them in training."""
         generator = torch.Generator().manual_seed(derive_seed("toy", seed, subjects))
         labels = torch.arange(subjects) % len(self.classes)
 
@@ -148,16 +163,18 @@ class Toy:
             return torch.randn(subjects, *shape, generator=generator) + labels.view(-1, 1, 1, 1, 1)
 
         hints = nn.functional.one_hot(labels, len(self.classes)).float()
+        inputs = {name: draw(name) for name in self.kinds}
+        outline = (torch.rand(subjects, 1, *self.size, generator=generator) > 0.7).float()
         return Batch(
             ids=tuple(f"subject-{number}" for number in range(subjects)),
-            inputs={name: draw(name) for name in self.kinds},
+            inputs=inputs | ({OUTLINE: outline} if self.outlines == "test" else {}),
             labels=labels,
             weights=0.5 + labels.float(),
             present={name: torch.ones(subjects, dtype=torch.bool) for name in self.kinds},
-            seg=(torch.rand(subjects, 1, *self.size, generator=generator) > 0.7).float(),
+            seg=None if self.outlines == "none" else outline,
             given={
                 role: (hints + torch.randn(subjects, len(self.classes), generator=generator)).softmax(1)
-                for role in roles
+                for role in self.roles
             },
         )
 
@@ -168,11 +185,22 @@ class Toy:
         return ToyImageBackbone(channels) if kinds == {"image"} else ToyTableBackbone(channels)
 
 
-def toys_for(cls: type[FusionStrategy], counts: tuple[int, ...] = (1, 2, 3, 4)) -> Iterator[Toy]:
+def toy_for(cls: type[FusionStrategy], kinds: Mapping[str, str], options: Mapping[str, Any], **others: Any) -> Toy:
+    """A toy with these modalities, and with what a strategy asks for besides, as the core would give it."""
+    needs = cls.needs(**options) if "image" in kinds.values() else Needs()
+    seen = {name: "table" if needs.features else kind for name, kind in kinds.items()}
+    parents = cls.parents(tuple(kinds), **options)
+    roles = tuple(parent.role for parent in parents if parent.use == "out-of-fold")
+    return Toy(seen, outlines="none" if needs.features else needs.outlines, roles=roles, **others)
+
+
+def toys_for(
+    cls: type[FusionStrategy], counts: tuple[int, ...] = (1, 2, 3, 4), options: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[Toy]:
     """A toy for each kind of modality that a strategy accepts and each number of them that it takes."""
     for kind in sorted(cls.accepts):
         for count in (1,) if cls.single else counts:
-            yield Toy(dict.fromkeys(NAMES[:count], kind))
+            yield toy_for(cls, dict.fromkeys(NAMES[:count], kind), options)
 
 
 def build(cls: type[FusionStrategy], toy: Toy, options: Mapping[str, Any], seed: int = 0) -> FusionStrategy:
@@ -184,7 +212,7 @@ def build(cls: type[FusionStrategy], toy: Toy, options: Mapping[str, Any], seed:
 def begun(cls: type[FusionStrategy], toy: Toy, options: Mapping[str, Any], seed: int = 0) -> FusionStrategy:
     """A strategy for a toy as training would find it: built, and begun with parents that are toys as well."""
     model = build(cls, toy, options, seed)
-    begin(model, toy_context(cls, toy))
+    begin(model, toy_context(cls, toy, options))
     return model
 
 
@@ -194,18 +222,16 @@ def begin(model: FusionStrategy, context: Context) -> None:
         model.begin(context)
 
 
-def toy_context(cls: type[FusionStrategy], toy: Toy, seed: int = 0) -> Context:
+def toy_context(cls: type[FusionStrategy], toy: Toy, options: Mapping[str, Any], seed: int = 0) -> Context:
     """What `begin` gets: the state of each parent, built from the installed strategy of its name, and subjects."""
-    parents = cls.parents(toy.modalities)
-    states = {p.role: _state(p.fusion, toy.only(p.modalities), seed) for p in parents if p.use == "weights"}
-    return Context(states, lambda: iter([training_batch(cls, toy)]))
+    parents = [p for p in cls.parents(toy.modalities, **options) if p.use == "weights"]
+    states = {p.role: _state(p.fusion, toy, p.modalities, seed) for p in parents}
+    return Context(states, lambda: iter([training_batch(toy)]))
 
 
-def training_batch(cls: type[FusionStrategy], toy: Toy, subjects: int = 6, *, seed: int = 0) -> Batch:
-    """Some subjects as a stage of that strategy sees them: with its parents' out-of-fold predictions."""
-    roles = tuple(p.role for p in cls.parents(toy.modalities) if p.use == "out-of-fold")
-    batch = toy.batch(subjects, seed=seed, roles=roles)
-    return batch if cls.uses_annotations and "image" in toy.kinds.values() else replace(batch, seg=None)
+def training_batch(toy: Toy, subjects: int = 6, *, seed: int = 0) -> Batch:
+    """Some subjects as a stage sees them."""
+    return toy.batch(subjects, seed=seed)
 
 
 def randomise(module: nn.Module, seed: int = 0) -> None:
@@ -220,8 +246,8 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
                 buffer.add_(torch.randn(buffer.shape, generator=generator), alpha=0.25)
 
 
-def _state(fusion: str, toy: Toy, seed: int) -> dict[str, Tensor]:
+def _state(fusion: str, toy: Toy, modalities: tuple[str, ...], seed: int) -> dict[str, Tensor]:
     cls: type[FusionStrategy] = load_registry().get("fusion", fusion).cls
-    parent = begun(cls, toy, {}, seed)
+    parent = begun(cls, toy_for(cls, toy.kinds_of(modalities), {}, classes=toy.classes, size=toy.size), {}, seed)
     randomise(parent, seed)
     return {name: value.clone() for name, value in parent.state_dict().items()}

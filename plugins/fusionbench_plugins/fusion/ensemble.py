@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class Ensemble(FusionStrategy):
         self.members = nn.ModuleList(parts.branch(name) for name in parts.modalities)
 
     @classmethod
-    def parents(cls, modalities: tuple[str, ...]) -> tuple[Parent, ...]:
+    def parents(cls, modalities: tuple[str, ...], **options: Any) -> tuple[Parent, ...]:
         """The uni-modal model of each modality."""
         return tuple(Parent(name, "unimodal", (name,), "weights") for name in modalities)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +112,7 @@ class Guidance(FusionStrategy):
         )
 
     @classmethod
-    def parents(cls, modalities: tuple[str, ...]) -> tuple[Parent, ...]:
+    def parents(cls, modalities: tuple[str, ...], **options: Any) -> tuple[Parent, ...]:
         """Stage 1 is the primary's uni-modal fit."""
         return (Parent("primary", "unimodal", modalities[:1], "weights"),)
 
