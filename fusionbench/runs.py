@@ -242,7 +242,7 @@ def _method_facts(study: Study, experiment: Experiment, outcome: Outcome) -> dic
         "attention": experiment.attention,
         "ranking": ranker.name if ranked else "",
         "ranked_by": _ranked_by(experiment, ranker) if ranked else "",
-        "saw_test_folds": bool(ranked and (ranker.saw_test or _most_frequent(experiment))),
+        "saw_test_folds": bool(ranked and ranker.saw_test) or _most_frequent(experiment),
         "outlines": image_needs(experiment, study.cohort, study.registry).outlines,
         "remarks": _remarks(experiment, outcome),
         "fits": [row.key for row in outcome.plan.rows if row.experiment == experiment],

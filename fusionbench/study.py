@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fusionbench.cohorts import Cohort, CohortReader, Modality
-from fusionbench.errors import UsageError, nearest
+from fusionbench.errors import FusionBenchError, UsageError, nearest
 from fusionbench.experiment import (
     Comparison,
     Experiment,
@@ -131,11 +131,25 @@ def _touched(experiment: Experiment, cohort: Cohort, registry: Registry) -> list
     features = image_needs(experiment, cohort, registry).features
     return [
         ranker,
-        *(registry.get("fusion", name) for name in (experiment.fusion, ranker.cls.fusion)),  # type: ignore[attr-defined]
+        registry.get("fusion", ranker.cls.fusion),  # type: ignore[attr-defined]
+        *_with_parents(experiment.fusion, experiment, registry),
         *(registry.get("attention", name) for name in {experiment.attention, ranking.attention} - {""}),
         *(registry.get("backbone", backbone_name(experiment, cohort.modality(m))) for m in experiment.modalities),
         *([registry.get("extractor", features)] if features else []),
     ]
+
+
+def _with_parents(fusion: str, experiment: Experiment, registry: Registry) -> list[Component]:
+    """A strategy and, however far back, those whose fits it builds on."""
+    strategy = registry.get("fusion", fusion)
+    try:
+        parents = strategy.cls.parents(experiment.modalities, **strategy.chosen(experiment.options))  # type: ignore[attr-defined]
+        names = {parent.fusion for parent in parents} - {fusion}
+    except FusionBenchError:
+        raise
+    except Exception:  # a plugin's fault, which fails its own row when it is planned
+        names = set()
+    return [strategy, *(c for name in sorted(names) for c in _with_parents(name, experiment, registry))]
 
 
 def _check_components(comparison: Comparison, registry: Registry) -> None:
@@ -297,8 +311,7 @@ def _resolved(
 def _settled(experiment: Experiment, comparison: Comparison, cohort: Cohort, registry: Registry) -> Experiment:
     """The experiment with device and precision, and with every option of the components that it touches."""
     used = [registry.get("cohort", comparison.cohort.reader), *_touched(experiment, cohort, registry)]
-    parents = {c.name: experiment.options[c.name] for c in registry.of("fusion") if c.name in experiment.options}
-    options = parents | {component.name: component.chosen(experiment.options) for component in used}
+    options = {component.name: component.chosen(experiment.options) for component in used}
     settled = {"recipe": comparison.recipe, "options": {name: values for name, values in options.items() if values}}
     return experiment.model_copy(update=settled)
 

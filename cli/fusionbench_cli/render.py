@@ -78,6 +78,8 @@ def plan_lines(study: Study, forecast: Forecast) -> None:
     for note in cohort.notes:
         say(f"  {note}")
     say(f"Methods: {methods}")
+    for method, reason in study.left_out.items():
+        say(f"  left out: {method} {reason}")
     say(
         f"Plan: {forecast.fits} fits, of which {forecast.inner} only rank modalities inside training parts{waiting}; "
         f"without sharing it would be {forecast.unshared}; {forecast.stored} are in the store."
@@ -158,11 +160,11 @@ class Live:
 
 def leaderboard(board: Leaderboard) -> None:
     """The ranking of the modalities and the table of methods."""
-    from fusionbench.leaderboard import SHOWN
-
+    columns = board.narrow_columns()
     _ranking(board)
-    rows = [[row.method, *board.cells(row)] for row in board.rows]
-    _print("Leaderboard", ["method", *SHOWN], rows, right=range(1, len(SHOWN) + 1))
+    rows = [[row.method, *board.cells(row, columns)] for row in board.rows]
+    header = ["method", *(column.partition(" ")[0] for column in columns)]  # `published` says it: it stands beside ours
+    _print("Leaderboard", header, rows, right=range(1, len(header)))
     for note in board.notes():
         say(f"  {note}")
 
@@ -182,18 +184,32 @@ def next_steps(folder: Path, store: Path, study: Study) -> None:
 
 
 def components(registry: Registry, kind: str, *, as_json: bool) -> None:
-    """Every component, or those of a kind."""
-    from fusionbench.registry import HOOK_OF_KIND
-
-    if kind and kind not in HOOK_OF_KIND:
-        raise UsageError(f"no kind {kind!r}: {nearest(kind, HOOK_OF_KIND)}")
-    found = [component for component in registry.components if not kind or component.kind == kind]
+    """Every component, or those of a kind, or the members of a family that match a pattern such as `timm:resnet*`."""
+    found = _members(registry, kind) if ":" in kind else _of_kind(registry, kind)
     header = ["kind", "name", "plugin", "distribution", "version", "summary"]
     rows = [[getattr(component, column) for column in header] for component in found]
     _list(header, rows, as_json=as_json)
     if not as_json:
         for plugin, why in registry.broken.items():
             say(f"broken plugin {plugin}: {why}")
+
+
+def _of_kind(registry: Registry, kind: str) -> Sequence[Component]:
+    from fusionbench.registry import HOOK_OF_KIND
+
+    if kind and kind not in HOOK_OF_KIND:
+        raise UsageError(f"no kind {kind!r}: {nearest(kind, HOOK_OF_KIND)}")
+    return [component for component in registry.components if not kind or component.kind == kind]
+
+
+def _members(registry: Registry, pattern: str) -> Sequence[Component]:
+    families = [component.name for component in registry.components if component.family]
+    family = pattern.partition(":")[0]
+    if family not in families:
+        raise UsageError(f"{family!r} has no members: {nearest(family, families)}")
+    if not (found := registry.members(pattern)):
+        raise UsageError(f"nothing matches {pattern!r}: try '{family}:*'")
+    return found
 
 
 def component(component: Component) -> None:

@@ -1,0 +1,150 @@
+"""What a command that trains is asked for: its flags, once for all such commands, and what they come to."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import fusionbench
+
+if TYPE_CHECKING:
+    from fusionbench import Comparison, Store, Study
+    from fusionbench.engine import Outcome
+    from fusionbench.registry import Registry
+
+Modalities = Annotated[str, typer.Option(help="Which, comma-separated; the order breaks ties.")]
+Data = Annotated[str, typer.Option(help="Path of the data; without it the built-in synthetic cohort is used.")]
+Reader = Annotated[str, typer.Option(help="Reader of the data: brats, table, phantom, ...")]
+Config = Annotated[str, typer.Option(help="A shipped configuration by name, or a TOML file.")]
+Backbone = Annotated[str, typer.Option(help="Backbone, or kind=NAME / modality=NAME, comma-separated.")]
+Attention = Annotated[str, typer.Option(help="Attention module.")]
+Folds = Annotated[str, typer.Option(help="Number of folds, or a CSV with an official split.")]
+Repeats = Annotated[int | None, typer.Option(help="Repeats of the cross-validation.")]
+Ranking = Annotated[str, typer.Option(help="nested, fixed or outer, or a plugin's.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")]
+FoldSeed = Annotated[int | None, typer.Option(help="Seed of the folds.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[str, typer.Option(help="auto, 32, bf16 or 16.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Fits at once; 0 is one per core, or one on a GPU.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME.OPTION=VALUE", help="Any other setting; may be repeated.")
+]
+StoreFolder = Annotated[
+    Path | None, typer.Option(help="Folder of finished fits, shared by runs. [default: in the home]")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/COHORT-HASH]")]
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Data home: generated cohorts and the shared store. [env: FUSIONBENCH_HOME]"),
+]
+NoPlugin = Annotated[list[str] | None, typer.Option("--no-plugin", "-p", metavar="NAME", help="Switch a plugin off.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan, check all names, options and files, and stop.")
+]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The flags of a command that trains, by their names."""
+
+    fusion: str
+    modalities: str
+    data: str
+    cohort: str
+    config: str
+    backbone: str
+    attention: str
+    folds: str
+    repeats: int | None
+    ranking: str
+    primary: str
+    seed: int | None
+    fold_seed: int | None
+    device: str
+    precision: str
+    jobs: int
+    setting: list[str] | None
+    store: Path | None
+    out: Path | None
+    home: Path | None
+    no_plugin: list[str] | None
+    dry_run: bool
+    baselines: str | None = "none"
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def registry(self) -> Registry:
+        """Every component, but for the plugins that are switched off."""
+        return fusionbench.load_registry(frozenset(self.no_plugin or ()))
+
+    @property
+    def place(self) -> Store:
+        """The store of fits."""
+        return fusionbench.Store(self.store or (self.home or fusionbench.data_home()) / "store")
+
+    def comparison(self) -> Comparison:
+        """The configuration with the flags laid over it."""
+        flags: dict[str, Any] = {
+            "fusion": names(self.fusion) if self.fusion else None,
+            "modalities": names(self.modalities) if self.modalities else None,
+            "baselines": None if self.baselines is None else [] if self.baselines == "none" else names(self.baselines),
+            "backbone": names(self.backbone) or None,
+            "attention": self.attention or None,
+            "seed": self.seed,
+            "cohort": {"data": self.data or None, "reader": self.cohort or None},
+            "protocol": {
+                "folds": int(self.folds) if self.folds.isdecimal() else self.folds or None,
+                "repeats": self.repeats,
+                "fold_seed": self.fold_seed,
+                "ranking": {"ranker": self.ranking or None, "primary": self.primary or None},
+            },
+            "recipe": {"device": self.device or None, "precision": self.precision or None},
+        }
+        return fusionbench.compose(self.registry, self.config, flags, self.setting or [])
+
+    def study(self, comparison: Comparison) -> Study:
+        """The comparison bound to its cohort, which is announced first."""
+        from fusionbench_cli import render
+
+        render.cohort_line(comparison, self.registry, self.home)
+        return fusionbench.open_study(comparison, home=self.home, registry=self.registry)
+
+    def train(self, study: Study) -> Outcome:
+        """Do what the study needs, with its progress on the screen."""
+        from fusionbench_cli import render
+
+        workers = self.jobs or (1 if study.comparison.recipe.device != "cpu" else os.cpu_count() or 1)
+        with render.Live(study) as live:
+            return fusionbench.run(study, self.place, jobs=workers, listener=live)
+
+
+def compare(asked: Asked, study: Study) -> None:
+    """Plan, train, write the run folder and show its leaderboard; exit code 1 if a method failed."""
+    from fusionbench import engine, runs
+    from fusionbench_cli import render
+
+    folder = asked.out or Path("runs") / runs.run_name(study)
+    study = runs.join_run(study, folder)
+    render.plan_lines(study, engine.forecast(study, asked.place))
+    render.reading_line(study)
+    engine.prepare(study, asked.place)
+    if asked.dry_run:
+        return
+    runs.begin_run(study, folder)
+    result = runs.Run.of(asked.train(study), folder.name, time.monotonic() - asked.started)
+    board = fusionbench.Leaderboard.of(result)
+    runs.write_run(result, folder, {"leaderboard.csv": board.to_csv()})
+    render.leaderboard(board)
+    render.next_steps(folder, asked.place.root, study)
+    if any(method["failed"] for method in result.facts["methods"].values()):
+        raise typer.Exit(1)
+
+
+def names(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]

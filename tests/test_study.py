@@ -1,0 +1,142 @@
+"""A study: which methods a comparison means on a cohort, and what is refused before anything trains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import comparison
+
+from fusionbench import Cohort, Modality, Store, Study, Subject, load_registry, open_study, run
+from fusionbench.errors import UsageError
+from fusionbench.experiment import parse_setting
+
+
+def labels(study: Study) -> list[str]:
+    return [experiment.label for experiment in study.experiments]
+
+
+@pytest.fixture
+def mixed() -> Cohort:
+    """An image and a table; every second subject has an outline. Nothing of the image is read."""
+    return Cohort(
+        name="mixed",
+        classes=("HGG", "LGG"),
+        positive_class="LGG",
+        modalities=(Modality("t1"), Modality("age", "table", 2)),
+        subjects=tuple(
+            Subject(
+                f"s{n}",
+                ("HGG", "LGG")[n % 2],
+                files={"t1": Path(__file__)},
+                features={"age": (1.0, float(n))},
+                seg=Path(__file__) if n % 2 else None,
+            )
+            for n in range(12)
+        ),
+    )
+
+
+def test_a_variant_is_a_row_of_its_own_name_attention_options_and_modalities(cohort: Cohort) -> None:
+    variants = {
+        "mean": {"fusion": "guidance", "options": {"guidance": {"fuse_init": "mean"}}},
+        "gated": {"fusion": "guidance", "attention": "dual", "modalities": ["b", "a"]},
+    }
+    study = open_study(comparison(fusion=["guidance", "mean", "gated"], baselines=[], variants=variants), cohort=cohort)
+    guidance, mean, gated = study.experiments
+    assert labels(study) == ["guidance", "mean", "gated"]
+    assert (guidance.options["guidance"]["fuse_init"], mean.options["guidance"]["fuse_init"]) == ("primary", "mean")
+    assert (guidance.attention, gated.attention, gated.modalities) == ("none", "dual", ("b", "a"))
+    assert len({experiment.key("data") for experiment in study.experiments}) == 3
+
+
+def test_a_variant_with_other_options_predicts_otherwise_and_shares_the_rest(cohort: Cohort, store: Store) -> None:
+    variants = {"mean": {"fusion": "guidance", "options": {"guidance": {"fuse_init": "mean"}}}}
+    study = open_study(comparison(fusion=["guidance", "mean"], baselines=[], variants=variants), cohort=cohort)
+    plan = run(study, store).plan
+    keys = {label: {row.key for row in plan.rows if row.experiment.label == label} for label in labels(study)}
+    assert len(keys["guidance"] | keys["mean"]) == 4
+    assert len(plan.jobs) == 3 * 2 * 2 + 2 + 4, "the ranking and the first stage are trained once for both"
+
+
+def test_rows_of_single_modalities_are_named_for_what_tells_them_apart(cohort: Cohort) -> None:
+    variants = {
+        "attentive": {"fusion": "unimodal", "attention": "dual"},
+        "wide": {"fusion": "unimodal", "options": {"mlp": {"width": 16}}},
+    }
+    asked = comparison(fusion=["attentive", "wide"], baselines=["unimodal"], modalities=["a", "b"], variants=variants)
+    study = open_study(asked, cohort=cohort)
+    assert labels(study) == ["a", "b", "a+dual", "b+dual", "a (wide)", "b (wide)"]
+    assert study.experiments[-1].options["mlp"]["width"] == 16
+
+
+def test_all_is_every_strategy_and_variant_with_a_reason_for_those_left_out(cohort: Cohort) -> None:
+    variants = {"attentive": {"fusion": "unimodal", "attention": "dual"}}
+    study = open_study(comparison(fusion=["all"], baselines=[], variants=variants), cohort=cohort)
+    known = {component.name for component in load_registry().of("fusion")} | set(variants)
+    assert set(study.comparison.fusion) | set(study.left_out) == known
+    assert study.left_out["agg"] == "takes image modalities; a is of kind table"
+    assert {"a+dual", "guidance", "logistic"} <= set(labels(study))
+
+
+def test_all_says_whose_outlines_are_missing_and_what_cannot_be_stacked(mixed: Cohort) -> None:
+    study = open_study(
+        comparison(fusion=["all"], baselines=[], backbone={"image": "rmc", "table": "mlp"}), cohort=mixed
+    )
+    assert study.left_out["mmdvae"] == "needs the segmentation of every subject; 6 have none, such as 's0'"
+    assert study.left_out["pixel"].startswith("stacks all modalities into one backbone, and they have different ones")
+    assert study.left_out["logistic"] == "takes table modalities; t1 is of kind image"
+    assert "feature" in study.comparison.fusion
+
+
+def test_what_was_named_and_cannot_be_is_refused(mixed: Cohort) -> None:
+    with pytest.raises(UsageError, match="mmdvae needs the segmentation of every subject"):
+        open_study(comparison(fusion=["mmdvae"], baselines=[]), cohort=mixed)
+    with pytest.raises(UsageError, match="logistic takes table modalities"):
+        open_study(comparison(fusion=["guidance"], baselines=["logistic"]), cohort=mixed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variants": {"guidance": {"fusion": "pixel"}}}, "there is a strategy of that name"),
+        ({"variants": {"all": {"fusion": "pixel"}}}, "there is a strategy of that name"),
+        ({"variants": {"mine": {"fusion": "guidence"}}}, "did you mean 'guidance'"),
+        ({"variants": {"mine": {"fusion": "pixel", "attention": "duel"}}}, "did you mean 'dual'"),
+        ({"variants": {"mine": {"fusion": "pixel", "modalities": ["d"]}}}, "'d' is not compared"),
+        ({"variants": {"mine": {"fusion": "guidance", "options": {"guidance": {"start": 1}}}}}, "no option 'start'"),
+        ({"variants": {"mine": {"fusion": "pixel", "backbone": {"t9": "mlp"}}}}, "no kind and no modality"),
+        ({"protocol": {"ranking": {"primary": "A"}}}, "protocol.ranking.primary: 'A' is not compared"),
+        (
+            {
+                "variants": {"mine": {"fusion": "guidance", "modalities": ["b", "c"]}},
+                "protocol": {"ranking": {"primary": "a"}},
+            },
+            "variants.mine lacks the primary modality a",
+        ),
+    ],
+)
+def test_a_wrong_name_is_refused_in_one_line(changes: dict[str, object], message: str, cohort: Cohort) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_study(comparison(**changes), cohort=cohort)
+
+
+def test_a_given_primary_comes_first_whatever_the_evidence(cohort: Cohort, store: Store) -> None:
+    study = open_study(comparison(protocol={"folds": 2, "ranking": {"primary": "c"}}), cohort=cohort)
+    outcome = run(study, store)
+    assert {decision.order for decision in outcome.decisions} == {("c", "a", "b")}
+
+
+def test_a_variant_can_be_set_on_the_command_line() -> None:
+    text = 'variants.mean={fusion="guidance", options={guidance={fuse_init="mean"}}}'
+    assert parse_setting(text) == {
+        "variants": {"mean": {"fusion": "guidance", "options": {"guidance": {"fuse_init": "mean"}}}}
+    }
+
+
+def test_a_study_reopened_from_its_own_toml_is_the_same(cohort: Cohort) -> None:
+    variants = {"mean": {"fusion": "guidance", "options": {"guidance": {"fuse_init": "mean"}}}}
+    study = open_study(comparison(fusion=["all"], variants=variants), cohort=cohort)
+    again = open_study(study.comparison, cohort=cohort)
+    assert replace(again, left_out=study.left_out) == study
