@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fusionbench.atomic import atomic_folder
     from fusionbench.cohorts import Cohort, CohortReader, Modality, Subject
     from fusionbench.components import (
+        OUTLINE,
         AttentionModule,
         Backbone,
         Batch,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         Context,
         FeatureSpec,
         FusionStrategy,
+        Needs,
         Parent,
         Parts,
         Stage,
@@ -44,6 +46,7 @@ _HOME = {
     "atomic": ("atomic_folder",),
     "cohorts": ("Cohort", "CohortReader", "Modality", "Subject"),
     "components": (
+        "OUTLINE",
         "AttentionModule",
         "Backbone",
         "Batch",
@@ -51,6 +54,7 @@ _HOME = {
         "Context",
         "FeatureSpec",
         "FusionStrategy",
+        "Needs",
         "Parent",
         "Parts",
         "Stage",
@@ -76,6 +80,7 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
+    "OUTLINE",
     "AttentionModule",
     "Backbone",
     "Batch",
@@ -95,6 +100,7 @@ __all__ = [
     "Ground",
     "Leaderboard",
     "Modality",
+    "Needs",
     "Parent",
     "Parts",
     "Predictions",

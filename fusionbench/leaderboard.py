@@ -8,17 +8,22 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusionbench.csvtext import csv_text
 from fusionbench.errors import UsageError
 from fusionbench.metrics import METRICS
 from fusionbench.runs import Ranked, Result, Run, read_run
 
+if TYPE_CHECKING:
+    from fusionbench.published import Published, Score
+
 SHOWN = ("roc_auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
 """The metrics of a narrow table."""
 ENOUGH_SCORES = 10
 """Below this many fold scores no test has the power to separate methods."""
+PUBLISHED = "published"
+"""Before the name of a metric: the column of what a paper printed."""
 
 
 OUTLINES = {
@@ -40,6 +45,9 @@ class Row:
     marks: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     """What the strategy noted of its own work, such as how well it finds the tumour."""
+    fusion: str = ""
+    modalities: tuple[str, ...] = ()
+    attention: str = ""
 
     def mean(self, metric: str) -> float:
         """The mean over folds; NaN if it is not defined on one of them, or if the method failed."""
@@ -64,6 +72,8 @@ class Leaderboard:
     """What the modalities were ranked by: the score, and whose."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Method that `all` would have meant -> why the cohort has not the data for it."""
+    published: Published | None = None
+    """What a paper printed, to stand beside ours."""
 
     @classmethod
     def of(cls, *runs: Run) -> Leaderboard:
@@ -97,19 +107,27 @@ class Leaderboard:
         runs = [replace(read_run(f), name=f.name if names.count(f.name) == 1 else str(f)) for f in folders]
         return cls.of(*runs)
 
+    def beside(self, published: Published) -> Leaderboard:
+        """The same table with what a paper printed about these methods beside our scores."""
+        return replace(self, published=published)
+
     def to_csv(self) -> str:
-        """method, experiment, marks, then <metric>_mean and <metric>_std; floats by repr."""
-        header = ["method", "experiment", "marks", "failed", *(f"{m}_{s}" for m in METRICS for s in ("mean", "std"))]
+        """method, experiment, marks, then <metric>_mean and <metric>_std; floats by repr.
+
+        With published scores also published_<metric>_mean and published_<metric>_std, empty where nothing is known.
+        """
+        header = ["method", "experiment", "marks", "failed"]
+        header += [f"{column.replace(' ', '_')}_{s}" for column in self.columns(METRICS) for s in ("mean", "std")]
         rows = [
             [row.method, row.experiment, "; ".join(row.marks), row.failed]
-            + [number for m in METRICS for number in (row.mean(m), row.std(m))]
+            + [number for column in self.columns(METRICS) for number in self._numbers(row, column)]
             for row in self.rows
         ]
         return csv_text(header, rows)
 
     def to_markdown(self) -> str:
-        """The narrow table, with its notes below."""
-        header = ["method", *SHOWN]
+        """The table of the metrics shown, with its notes below."""
+        header = ["method", *self.columns()]
         rows = [[row.method, *self.cells(row)] for row in self.rows]
         lines = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())]) + "\n"
@@ -118,16 +136,36 @@ class Leaderboard:
         """Everything, with the score of every fold."""
         rows = [
             {"method": r.method, "experiment": r.experiment, "marks": r.marks, "failed": r.failed, "scores": r.scores}
+            | ({"published": [_told(score) for score in self._printed(r).values()]} if self.published else {})
             for r in self.rows
         ]
         told = {"cohort": self.cohort, "folds": self.folds, "notes": self.notes(), "rows": rows}
         return json.dumps(told, indent=1, sort_keys=True) + "\n"
 
-    def cells(self, row: Row) -> list[str]:
+    def columns(self, metrics: Iterable[str] = SHOWN) -> tuple[str, ...]:
+        """These metrics, each with `published <metric>` behind it if a paper printed it."""
+        printed = {score.our_metric for score in self.published.scores} if self.published else set()
+        return tuple(c for m in metrics for c in (m, *([f"{PUBLISHED} {m}"] if m in printed else [])))
+
+    def narrow_columns(self) -> tuple[str, ...]:
+        """The columns for a terminal: what was published takes the place of the accuracy."""
+        return (*SHOWN[:2], f"{PUBLISHED} {SHOWN[1]}", *SHOWN[3:]) if self.published else SHOWN
+
+    def cells(self, row: Row, columns: Sequence[str] = ()) -> list[str]:
         """The scores of a row as text: mean ± std, or `failed`, with the reason among the notes."""
-        if row.failed:
-            return ["failed", *[""] * (len(SHOWN) - 1)]
-        return [f"{row.mean(m):.3f} ± {row.std(m):.3f}" for m in SHOWN]
+        columns = columns or self.columns()
+        texts = ["" if row.failed and c in METRICS else _text(*self._numbers(row, c)) for c in columns]
+        return ["failed", *texts[1:]] if row.failed else texts
+
+    def _numbers(self, row: Row, column: str) -> tuple[float | None, float | None]:
+        """Mean and deviation of a column; of a published one what is known of them."""
+        if column in METRICS:
+            return row.mean(column), row.std(column)
+        score = self._printed(row).get(column.removeprefix(f"{PUBLISHED} "))
+        return (score.mean, score.std) if score else (None, None)
+
+    def _printed(self, row: Row) -> dict[str, Score]:
+        return self.published.of(row.fusion, row.modalities, row.attention) if self.published else {}
 
     def notes(self) -> list[str]:
         """What must be known to read the table, one line each."""
@@ -148,6 +186,28 @@ class Leaderboard:
             *remarks,
             *failed,
             *left_out,
+            *self._published_notes(),
+        ]
+
+    def _published_notes(self) -> list[str]:
+        """What the published column is, whether it can be compared, and what is odd about its numbers."""
+        if self.published is None:
+            return []
+        name, counts = self.published.name, self.published.subjects
+        printed = [(row.method, score) for row in self.rows for score in self._printed(row).values()]
+        shown = [(method, score) for method, score in printed if score.our_metric == SHOWN[1]]
+        of = f"{sum(counts.values())} subjects ({', '.join(f'{n} {c}' for c, n in counts.items())})"
+        same = dict(self.cohort["classes"]) == dict(counts)
+        return [
+            f"{PUBLISHED}: {'; '.join(self.published.sources)}, on {name}",
+            *self.published.notes,
+            *(
+                [f"synthetic data here: the {PUBLISHED} column is not comparable at all"]
+                if self.cohort["synthetic"]
+                else [f"{PUBLISHED} on {of}, here {'as many' if same else 'others'}: comparable on the same data only"]
+            ),
+            *(["nothing is known to be published about these methods"] if not printed else []),
+            *(f"{PUBLISHED} {method}: {score.note}" for method, score in shown if score.note),
         ]
 
     def orders(self) -> list[tuple[int, int, tuple[Ranked, ...]]]:
@@ -180,8 +240,9 @@ def _row(label: str, told: dict[str, Any], results: Sequence[Result], run: Run) 
         *(["selection saw the test folds"] if told["saw_test_folds"] else []),
         *OUTLINES[told["outlines"]],
     ]
+    asked = {"fusion": told["fusion"], "modalities": tuple(told["modalities"]), "attention": told["attention"]}
     if told["failed"]:
-        return Row(label, told["experiment"], failed=told["failed"], marks=tuple(marks))
+        return Row(label, told["experiment"], failed=told["failed"], marks=tuple(marks), **asked)
     ordered = sorted(results, key=lambda result: (result.repeat, result.fold))
     positive = run.facts["cohort"]["positive_class"]
     scores = {
@@ -189,7 +250,20 @@ def _row(label: str, told: dict[str, Any], results: Sequence[Result], run: Run) 
         for name, metric in METRICS.items()
     }
     remarks = tuple(f"{column.replace('_', ' ')} {text}" for column, text in told["remarks"].items())
-    return Row(label, told["experiment"], scores, marks=tuple(marks), remarks=remarks)
+    return Row(label, told["experiment"], scores, marks=tuple(marks), remarks=remarks, **asked)
+
+
+def _text(mean: float | None, std: float | None) -> str:
+    """
+    >>> _text(0.9, 0.1), _text(0.9, None), _text(None, None)
+    ('0.900 ± 0.100', '0.900', '')
+    """
+    return " ± ".join(f"{number:.3f}" for number in (mean, std) if number is not None)
+
+
+def _told(score: Score) -> dict[str, Any]:
+    names = ("source", "table", "dataset", "method", "metric", "our_metric", "mean", "std", "note")
+    return {name: getattr(score, name) for name in names}
 
 
 def _check_paired(runs: Iterable[Run]) -> None:
