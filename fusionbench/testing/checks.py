@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from fusionbench.errors import describe
 from fusionbench.registry import Component
-from fusionbench.testing import class_checks, fusion_checks, module_checks, reader_checks
+from fusionbench.testing import class_checks, extractor_checks, fusion_checks, module_checks, reader_checks
 from fusionbench.testing.requirements import require
 from fusionbench.training import seeded, threads
 
@@ -86,6 +86,19 @@ CHECKS: Final[Mapping[str, tuple[Check, ...]]] = {
         reader_checks.check_fusion_installed,
         reader_checks.check_order_complete,
         reader_checks.check_test_unseen,
+    ),
+    "extractor": (
+        *_ALL,
+        extractor_checks.check_names,
+        extractor_checks.check_row,
+        extractor_checks.check_each_option,
+        extractor_checks.check_finite,
+        extractor_checks.check_degenerate_finite,
+        extractor_checks.check_broken_image_told,
+        extractor_checks.check_arguments_only,
+        extractor_checks.check_random_state_kept,
+        extractor_checks.check_inputs_untouched,
+        extractor_checks.check_pickles,
     ),
 }
 """Kind of component -> what each of that kind promises."""
