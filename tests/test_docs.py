@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from fusionbench import Comparison, load_comparison, load_registry
-from fusionbench.experiment import StageRecipe, merged, parse_setting, read_config, shipped_configs
+from fusionbench.experiment import StageRecipe, Variant, merged, parse_setting, read_config, shipped_configs
 from fusionbench.metrics import METRICS
 from fusionbench_cli.app import app
 
@@ -135,7 +135,9 @@ def test_commands_exist_with_their_flags_and_names(block: Block, call: list[str]
     group: Any = get_command(app)
     assert call[0] in group.commands, f"{block}: no command {call[0]}"
     asked = group.commands[call[0]].make_context(call[0], call[1:]).params
-    known = {component.name for component in load_registry().components} | {"gated", "NAME"}
+    config = asked.get("config") or "demo"
+    variants = load_comparison(config).variants if config in shipped_configs() else {}
+    known = {component.name for component in load_registry().components} | {"gated", "NAME", "all", *variants}
     kinds = {component.kind for component in load_registry().components}
     names = [*_words(asked.get("fusion")), *_words(asked.get("baselines")), *_words(asked.get("backbone"))]
     names += [*_words(asked.get("attention")), *_words(asked.get("ranking")), *_words(asked.get("cohort"))]
@@ -143,7 +145,6 @@ def test_commands_exist_with_their_flags_and_names(block: Block, call: list[str]
     unknown = [word for word in names if word.rpartition("=")[2] not in known]
     assert not unknown, f"{block} names {unknown}"
     assert asked.get("kind", "") in {"", *kinds}
-    config = asked.get("config") or "demo"
     if config in shipped_configs():
         settings = [parse_setting(text) for text in asked.get("setting") or []]
         check_settings(load_comparison(config, *settings))
@@ -212,8 +213,11 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 
 def settings() -> list[list[str]]:
-    """Each setting there is: its name, its default, and what each shipped configuration sets it to."""
-    shipped = [dict(_flat(read_config(name))) for name in sorted(shipped_configs())]
+    """Each setting there is: its name, its default, and what each shipped configuration sets it to.
+
+    Those of the paper say every setting themselves, with its source (test_paper_configs.py).
+    """
+    shipped = [dict(_flat(read_config(n))) for n in sorted(shipped_configs()) if not n.startswith("paper-")]
     return [[f"`{name}`", default, *(_set_to(name, config) for config in shipped)] for name, default in _fields()]
 
 
@@ -225,12 +229,18 @@ def _fields(model: type[BaseModel] = Comparison, prefix: str = "") -> Iterator[t
             yield from _fields(kind, f"{path}.")
         elif path == "recipe.stages":
             yield from ((f"{path}.STAGE.{own}", "the recipe's") for own in StageRecipe.model_fields)
+        elif path == "variants":
+            yield from ((f"{path}.NAME.{own}", _variant_default(own)) for own in Variant.model_fields)
         elif path == "backbone":
             yield f"{path}.KIND", REQUIRED
         elif path == "options":
             yield f"{path}.COMPONENT.OPTION", "the component's"
         else:
             yield path, REQUIRED if info.is_required() else _told(info.default)
+
+
+def _variant_default(field: str) -> str:
+    return REQUIRED if Variant.model_fields[field].is_required() else "the comparison's"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
