@@ -38,30 +38,31 @@ class Batches:
         self.given = {role: _by_subject(predictions) for role, predictions in (given or {}).items()}
         self.allowed = frozenset((*fit.split.training, *fit.split.test))
 
-    def training(self, stage: str, epoch: int) -> Iterator[Batch]:
-        """The training part once: in the order and with the augmentation of this stage and epoch."""
+    def training(self, stage: str, epoch: int, *, inputs: bool = True) -> Iterator[Batch]:
+        """The training part once: in the order and with the augmentation of this stage and epoch; or without inputs."""
         ids = self.fit.split.training
         generator = torch.Generator().manual_seed(derive_seed(self.fit.base_seed, "order", stage, epoch))
         order = torch.randperm(len(ids), generator=generator).tolist()
         for some in chunks([ids[index] for index in order], self.fit.stages[stage]["batch_size"]):
-            yield self._augmented(self.batch(some, given=self.given), stage, epoch)
+            batch = self.batch(some, given=self.given, inputs=inputs)
+            yield self._augmented(batch, stage, epoch) if inputs else batch
 
     def in_order(self, ids: Sequence[str], *, given: bool = False) -> Iterator[Batch]:
         """Some subjects of the fit as they are; with the out-of-fold probabilities only where they exist."""
         for some in chunks(ids, self.fit.recipe["batch_size"]):
             yield self.batch(some, given=self.given if given else {})
 
-    def batch(self, ids: Sequence[str], given: Mapping[str, Mapping[str, Tensor]]) -> Batch:
-        """These subjects together, on the device."""
+    def batch(self, ids: Sequence[str], given: Mapping[str, Mapping[str, Tensor]], *, inputs: bool = True) -> Batch:
+        """These subjects together, on the device; without inputs nothing is read of them."""
         if strangers := sorted(set(ids) - self.allowed):
             raise ValueError(f"{strangers} are not subjects of this fit")
         labels = torch.tensor([self.class_number[self.fit.labels[id]] for id in ids])
-        inputs = (self.features or self.volumes).inputs(ids, self.modalities)
-        seg = None if self.fit.outlines == "none" else self.volumes.segmentation(ids)
+        read = (self.features or self.volumes).inputs(ids, self.modalities) if inputs else {}
+        seg = self.volumes.segmentation(ids) if inputs and self.fit.outlines != "none" else None
         return self._outlined(
             Batch(
                 ids=tuple(ids),
-                inputs={name: x.to(self.device) for name, x in inputs.items()},
+                inputs={name: x.to(self.device) for name, x in read.items()},
                 labels=labels.to(self.device),
                 weights=self.class_weights[labels].to(self.device),
                 present={name: torch.ones(len(ids), dtype=torch.bool, device=self.device) for name in self.modalities},

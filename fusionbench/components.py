@@ -247,6 +247,9 @@ class Stage:
     name: str
     trains: tuple[str, ...]
     loss: Loss
+    sees_inputs: bool = True
+    """Whether the loss looks at `batch.inputs`; if not they are empty, so that no image is read and augmented for
+    nothing."""
 
 
 def classification_loss(model: Any, batch: Batch, progress: float) -> Tensor:

@@ -60,7 +60,7 @@ class Forecast:
     fits: int
     """Distinct fits in all, done or not."""
     inner: int
-    """Of them, those inside training parts, that only rank modalities or stack predictions."""
+    """Of them, those inside training parts, that rank modalities or stack predictions."""
     undecided: int
     """Of them, those whose order of modalities a ranking has to decide first."""
     unshared: int

@@ -186,7 +186,7 @@ def train_epoch(
     """One pass over the training part; the mean loss per subject."""
     set_modes(model, stage.trains)
     total, count = 0.0, 0
-    for step, batch in enumerate(batches.training(stage.name, epoch)):
+    for step, batch in enumerate(batches.training(stage.name, epoch, inputs=stage.sees_inputs)):
         with seeded(derive_seed(fit.base_seed, "step", stage.name, epoch, step)), fabric.autocast():
             loss = stage.loss(model, batch, epoch / max(1, epochs))
         if not torch.isfinite(loss):
@@ -207,11 +207,10 @@ def predict(model: FusionStrategy, batches: Batches, ids: Sequence[str], fabric:
     fit, rows, notes = batches.fit, [], []
     with torch.inference_mode(), seeded(derive_seed(batches.fit.base_seed, "predict")):
         for batch in batches.in_order(ids):
-            with fabric.autocast():
-                logits = model(batch.inputs)
+            with fabric.autocast():  # notes too: in another precision they might tell of another prediction
+                logits, remarks = model(batch.inputs), model.notes(batch)
             _check_logits(fit, logits, batch.inputs)
             rows.append(logits.double().softmax(1).cpu())
-            remarks = model.notes(batch)
             notes += [{column: values[i] for column, values in remarks.items()} for i in range(len(batch.ids))]
     labels = tuple(fit.labels[id] for id in ids)
     return Predictions(tuple(ids), labels, fit.classes, torch.cat(rows).numpy(), tuple(notes))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fusionbench import FusionBenchError
-from fusionbench_plugins.attention.dual import DualAttention
+from fusionbench_plugins.attention.dual import Attend, DualAttention
 from fusionbench_plugins.attention.none import NoAttention
 
 
@@ -207,3 +209,97 @@ def test_a_reduction_below_one_is_an_error() -> None:
 def test_no_attention_is_the_identity() -> None:
     x = torch.randn(1, 3, 2, 2, 2)
     assert NoAttention(3)(x) is x
+
+
+def test_between_channels_it_is_danets_channel_attention_in_each_slice() -> None:
+    module, x = awake(6, second="channels", energy="dot"), volume(2, 6, 3, 4, 5)
+    with torch.no_grad():
+        module.spatial_scale.zero_()
+        for depth in range(3):
+            image = x[:, :, depth]
+            seen, weights = channel_attention(image.flatten(2), 1.0)
+            expected = module.slice_scale * seen.reshape(image.shape) + image
+            torch.testing.assert_close(module(x)[:, :, depth], expected + image, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(module.channel_map(x)[:, depth], weights, rtol=1e-12, atol=1e-12)
+
+
+def test_between_channels_of_the_volume_all_slices_describe_a_channel() -> None:
+    module, x = awake(6, second="channels", scope="volume"), volume(2, 6, 3, 4, 5)
+    with torch.no_grad():
+        module.spatial_scale.zero_()
+        seen, weights = channel_attention(x.flatten(2), 1 / (3 * 4 * 5))
+        expected = module.slice_scale * seen.reshape(x.shape) + x
+        torch.testing.assert_close(module(x), expected + x, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(module.channel_map(x)[:, 0], weights, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("energy", ["dot", "mean", "cosine"])
+def test_between_channels_slices_may_be_reordered_and_rows_sum_to_one(energy: Any) -> None:
+    module, x, order = awake(8, second="channels", energy=energy), volume(2, 8, 5, 3, 4), torch.tensor([3, 0, 4, 1, 2])
+    torch.testing.assert_close(module(x[:, :, order]), module(x)[:, :, order], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(module.channel_map(x).sum(-1), torch.ones(2, 5, 8, dtype=torch.float64))
+
+
+# Attention over the whole volume without its map
+
+
+@pytest.mark.parametrize("numbers", [1, 2000, 2**21])  # a row at a time; three, and two at the end; all at once
+def test_attention_without_the_map_is_attention_with_it_and_so_are_its_gradients(
+    numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusionbench_plugins.attention.dual.MAP_NUMBERS", numbers)
+    inputs = tuple(torch.randn(2, 302, width, requires_grad=True) for width in (3, 3, 7))
+    query, key, value = inputs
+    out, expected = Attend.apply(*inputs), (query @ key.mT).softmax(-1) @ value
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)  # float32
+    above = torch.randn(out.shape)
+    gradients = (torch.autograd.grad(result, inputs, above) for result in (out, expected))
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_without_the_map_are_those_of_small_steps() -> None:
+    inputs = tuple(torch.randn(2, 5, width, dtype=torch.float64, requires_grad=True) for width in (2, 2, 3))
+    assert torch.autograd.gradcheck(Attend.apply, inputs)
+
+
+def bytes_kept_for_backward(side: int) -> int:
+    module, x = DualAttention(16, scope="volume"), torch.randn(1, 16, 8, side, side)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(x)
+    return sum(kept.values())
+
+
+def test_the_volume_scope_keeps_memory_in_proportion_to_the_positions() -> None:
+    few, many = bytes_kept_for_backward(8), bytes_kept_for_backward(16)  # 512 and 2,048 positions
+    assert many < 4.2 * few
+    assert many < 2048**2  # a quarter of one map of four bytes a number
+
+
+MEASURE = """
+import resource, sys, torch
+from fusionbench_plugins.attention.dual import DualAttention
+
+def peak(side):
+    module, x = DualAttention(16, scope="volume"), torch.randn(1, 16, 8, side, side)
+    torch.nn.init.ones_(module.spatial_scale)
+    module(x).square().mean().backward()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+peak(8)
+before = peak(16)
+print(peak(32) - before, peak(45) - before)
+"""
+
+
+def test_the_peak_of_the_volume_scope_grows_with_the_positions_and_not_with_their_square() -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, timeout=240)
+    once, twice = map(float, done.stdout.split())  # MiB for 8,192 and 16,200 positions: maps of 256 and 1,001 MiB
+    assert once < 64
+    assert twice < 128

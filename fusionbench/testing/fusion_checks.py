@@ -34,6 +34,7 @@ from fusionbench.testing.toys import (
     begun,
     build,
     randomise,
+    refuses,
     toy_context,
     toy_for,
     toys_for,
@@ -65,6 +66,8 @@ def check_mixed_kinds(cls: Strategy, **options: Any) -> None:
     if len(cls.accepts) < 2 or cls.single:
         return
     toy = toy_for(cls, {NAMES[0]: "image", NAMES[1]: "table", NAMES[2]: "image"}, options)
+    if refuses(cls, toy, options):
+        return
     try:
         logits = _shaken(cls, toy, options)(toy.batch().inputs)
     except MixedKindsError:
@@ -290,19 +293,21 @@ def check_parents_matter(cls: Strategy, **options: Any) -> None:
 
 
 def check_out_of_fold_used(cls: Strategy, **options: Any) -> None:
-    """A loss depends on the out-of-fold predictions of each parent that was asked for them."""
+    """What it learns depends on the out-of-fold predictions of each parent that was asked for them."""
     for toy in toys_for(cls, (1, 3), options):
-        model, batch = _shaken(cls, toy, options), training_batch(toy)
+        model, batch, context = _shaken(cls, toy, options), training_batch(toy), toy_context(cls, toy, options)
+        start = _started(cls, toy, options, context)
         for role in toy.roles:
-            given = {**batch.given, role: batch.given[role].flip(1)}
-            changed = (
-                not close(_loss(model, stage, replace(batch, given=given)), _loss(model, stage, batch), 1e-6)
-                for stage in model.stages()
+            other = replace(batch, given={**batch.given, role: batch.given[role].flip(1)})
+            losses = (
+                not close(_loss(model, stage, other), _loss(model, stage, batch), 1e-6) for stage in model.stages()
             )
+            begun_otherwise = _started(cls, toy, options, replace(context, training=_only(other)))
             require(
-                any(changed),
-                f"no loss depends on the out-of-fold predictions of {role}: train on batch.given[{role!r}]. What a "
-                f"parent says of subjects that it was trained on is better than what it will say of others ({toy})",
+                any(losses) or any(not torch.equal(start[name], begun_otherwise[name]) for name in start),
+                f"neither a loss nor begin() depends on the out-of-fold predictions of {role}: learn from "
+                f"batch.given[{role!r}]. What a parent says of subjects that it was trained on is better than what it "
+                f"will say of others ({toy})",
             )
 
 
@@ -386,7 +391,9 @@ def _more_toys(cls: Strategy, options: Mapping[str, Any]) -> Iterator[Toy]:
     names = NAMES[: 1 if cls.single else 2]
     for kind, classes in product(sorted(cls.accepts), (CLASSES[:2], CLASSES)):
         for size in SIZES if kind == "image" else SIZES[:1]:
-            yield toy_for(cls, dict.fromkeys(names, kind), options, classes=classes, size=size)
+            toy = toy_for(cls, dict.fromkeys(names, kind), options, classes=classes, size=size)
+            if not refuses(cls, toy, options):
+                yield toy
 
 
 def _reached(cls: Strategy, toy: Toy, options: Mapping[str, Any]) -> set[str]:
@@ -402,6 +409,10 @@ def _reached(cls: Strategy, toy: Toy, options: Mapping[str, Any]) -> set[str]:
     return found
 
 
+def _only(batch: Batch) -> Callable[[], Iterator[Batch]]:
+    return lambda: iter([batch])
+
+
 def _bound(model: FusionStrategy, stage: Stage, batch: Batch) -> Callable[[], Tensor]:
     return lambda: stage.loss(model, batch, PROGRESS)
 
@@ -414,7 +425,7 @@ def _train(model: FusionStrategy, stage: Stage, batches: list[Batch]) -> Iterato
     set_modes(model, stage.trains)
     for step, batch in enumerate(batches):
         with seeded(step):
-            loss = stage.loss(model, batch, PROGRESS)
+            loss = stage.loss(model, batch if stage.sees_inputs else replace(batch, inputs={}), PROGRESS)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -21,7 +21,7 @@ from fusionbench.components import (
     Needs,
     Parts,
 )
-from fusionbench.errors import PluginError
+from fusionbench.errors import FusionBenchError, PluginError
 from fusionbench.registry import load_registry
 from fusionbench.seeds import derive_seed
 from fusionbench.training import seeded
@@ -198,9 +198,21 @@ def toys_for(
     cls: type[FusionStrategy], counts: tuple[int, ...] = (1, 2, 3, 4), options: Mapping[str, Any] = MappingProxyType({})
 ) -> Iterator[Toy]:
     """A toy for each kind of modality that a strategy accepts and each number of them that it takes."""
-    for kind in sorted(cls.accepts):
-        for count in (1,) if cls.single else counts:
-            yield toy_for(cls, dict.fromkeys(NAMES[:count], kind), options)
+    numbers = (1,) if cls.single else counts
+    toys = [toy_for(cls, dict.fromkeys(NAMES[:n], kind), options) for kind in sorted(cls.accepts) for n in numbers]
+    # One that refuses them all is tried with all, so that its refusal is seen.
+    yield from [toy for toy in toys if not refuses(cls, toy, options)] or toys
+
+
+def refuses(cls: type[FusionStrategy], toy: Toy, options: Mapping[str, Any]) -> bool:
+    """Whether a strategy says in one line that its options are not for such modalities; its defaults are for all."""
+    try:
+        build(cls, toy, options)
+    except FusionBenchError:
+        return bool(options)
+    except Exception:  # a fault, which the promises will find
+        return False
+    return False
 
 
 def build(cls: type[FusionStrategy], toy: Toy, options: Mapping[str, Any], seed: int = 0) -> FusionStrategy:

@@ -1,47 +1,123 @@
-"""The mean of what the uni-modal models say. Nothing is trained, so it costs nothing where they are shared."""
+"""What the uni-modal models say together. Nothing is trained, so it costs nothing where they are shared.
+
+For modalities m = 1..M, with U_m the uni-modal model of x_m and q_m = softmax(U_m(x_m)), the prediction is
+
+    mean        sum_m q_m / M
+    logits      softmax(sum_m U_m(x_m) / M)
+    weighted    sum_m w_m q_m,   w_m = max(AUC_m - 1/2, 0) over their sum; AUC_m on out-of-fold predictions
+    majority    (sum_m v_m + e mean) / (M + e),   v_m the vote of m for its most probable class, e = 1/100
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fusionbench import Context, FusionStrategy, Parent, Parts, hookimpl
+from fusionbench import Batch, Context, FusionStrategy, Parent, Parts, hookimpl
+
+Rule = Literal["mean", "logits", "weighted", "majority"]
+CHANCE: Final = 0.5
+"""The area under the ROC curve of a member that knows nothing."""
+TIE: Final = 0.01
+"""What the mean probability counts beside a vote: it decides a tie, and cannot outweigh a vote."""
 
 
 class Ensemble(FusionStrategy):
-    """The mean of the uni-modal probabilities; nothing is trained."""
+    """The mean of the uni-modal probabilities, or their vote; nothing is trained."""
 
     name = "ensemble"
     inherited = ("members",)
     stage_names = ()
+    weights: Tensor
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        rule: Annotated[
+            Rule, "mean of probabilities, mean of logits, mean weighted by out-of-fold ROC-AUC, or majority of votes"
+        ] = "mean",
+    ) -> None:
         super().__init__()
+        self.rule: Rule = rule
         self.modalities = parts.modalities
         self.members = nn.ModuleList(parts.branch(name) for name in parts.modalities)
+        if rule == "weighted":
+            count = len(parts.modalities)
+            self.register_buffer("weights", torch.full((count,), 1 / count))
 
     @classmethod
-    def parents(cls, modalities: tuple[str, ...], **options: Any) -> tuple[Parent, ...]:
-        """The uni-modal model of each modality."""
-        return tuple(Parent(name, "unimodal", (name,), "weights") for name in modalities)
+    def parents(cls, modalities: tuple[str, ...], *, rule: Rule = "mean", **options: Any) -> tuple[Parent, ...]:
+        """The uni-modal model of each modality; to weigh several, what others like it say of unseen subjects too."""
+        members = [Parent(name, "unimodal", (name,), "weights") for name in modalities]
+        if rule != "weighted" or len(modalities) == 1:
+            return tuple(members)
+        return (*members, *(Parent(name, "unimodal", (name,), "out-of-fold") for name in modalities))
 
     def begin(self, context: Context) -> None:
-        """Take over the members' weights."""
+        """Take over the members' weights; if they are weighed, see what each is worth."""
         for name, member in zip(self.modalities, self.members, strict=True):
             member.load_state_dict(context.parents[name])
+        if self.rule == "weighted" and len(self.modalities) > 1:
+            self.weights.copy_(weights_of(self.modalities, context.training()))
 
     def stages(self) -> tuple[()]:
         """None."""
         return ()
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The log of the mean probability, (B, K): its softmax is that mean."""
+        """(B, K), whose softmax is the prediction."""
         members = zip(self.modalities, self.members, strict=True)
-        probabilities = torch.stack([member(inputs[name]).float().softmax(1) for name, member in members])
-        return probabilities.mean(0).clamp_min(torch.finfo(torch.float32).tiny).log()
+        logits = torch.stack([member(inputs[name]).float() for name, member in members])  # (M, B, K)
+        if self.rule == "logits":
+            return logits.mean(0)
+        combined = {"mean": _mean, "weighted": self._weighted, "majority": _majority}[self.rule](logits.softmax(2))
+        return combined.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+    def _weighted(self, probabilities: Tensor) -> Tensor:
+        """(M, B, K) -> (B, K)."""
+        return (self.weights[:, None, None] * probabilities).sum(0)
+
+
+def weights_of(modalities: Iterable[str], batches: Iterable[Batch]) -> Tensor:
+    """How much each modality counts, (M,), which sums to one: its AUC above chance, or the same for all at chance."""
+    seen = list(batches)
+    labels = torch.cat([batch.labels for batch in seen])
+    areas = torch.stack([area(labels, torch.cat([batch.given[name] for batch in seen])) for name in modalities])
+    above = (areas - CHANCE).clamp_min(0)
+    return above / above.sum() if above.any() else torch.full_like(above, 1 / len(above))
+
+
+def area(labels: Tensor, probabilities: Tensor) -> Tensor:
+    """ROC-AUC of (N, K) for labels (N,): how often a subject of a class gets more of it than one of another.
+
+    Equal probabilities count half; the mean over classes, each against the rest; CHANCE if there is one class only.
+    """
+    areas = []
+    for number in range(probabilities.shape[1]):
+        own, others = probabilities[labels == number, number], probabilities[labels != number, number]
+        if len(own) and len(others):
+            ahead = own[:, None] - others  # (own, others)
+            areas.append(((ahead > 0).float() + (ahead == 0).float() / 2).mean())
+    return torch.stack(areas).mean() if areas else torch.tensor(CHANCE, device=labels.device)
+
+
+def _mean(probabilities: Tensor) -> Tensor:
+    """(M, B, K) -> (B, K)."""
+    return probabilities.mean(0)
+
+
+def _majority(probabilities: Tensor) -> Tensor:
+    """The share of the members that vote for each class, (M, B, K) -> (B, K).
+
+    A member that is undecided splits its vote. The mean probability breaks ties, and keeps every share above zero.
+    """
+    favourite = probabilities == probabilities.amax(2, keepdim=True)
+    votes = (favourite / favourite.sum(2, keepdim=True)).sum(0)
+    return (votes + TIE * probabilities.mean(0)) / (len(probabilities) + TIE)
 
 
 @hookimpl
