@@ -271,6 +271,9 @@ class FusionStrategy(nn.Module, ABC):
     """Takes exactly one modality, so a comparison has one row of it for each."""
     uses_order: ClassVar[bool] = False
     """The order of the modalities changes the result, so they are ranked."""
+    uses_parts: ClassVar[bool] = True
+    """Is built from the backbone and the attention of the comparison; a system with networks of its own is not, and
+    does not depend on them."""
     stacks: ClassVar[bool] = False
     """Gives all its modalities to one backbone, so they must be of one kind and have the same one."""
     inherited: ClassVar[tuple[str, ...]] = ()

@@ -61,7 +61,8 @@ class Fit:
 
     fusion: Built
     backbones: Mapping[str, Built]
-    attention: Built
+    """Modality -> its backbone; none, and no attention, for a strategy that is not built from them."""
+    attention: Built | None
     features: Built | None
     """What makes a table of each image, if the strategy works on features."""
     outlines: str
@@ -280,14 +281,15 @@ class Planner:
         needs = image_needs(experiment, cohort, self.study.registry)
         extractor = self._component("extractor", needs.features) if needs.features else None
         kinds = tuple(self._seen(experiment, modality, extractor) for modality in read)
+        composed: bool = strategy.cls.uses_parts  # type: ignore[attr-defined]
         subjects = [cohort.subject(id) for id in (*split.training, *split.test)]
         stages = {name: experiment.recipe.stage(name) for name in strategy.cls.stage_names}  # type: ignore[attr-defined]
         return Fit(
             fusion=self._built(experiment, strategy),
-            backbones={m.name: self._built(experiment, self._backbone(experiment, m)) for m in kinds},
+            backbones={m.name: self._built(experiment, self._backbone(experiment, m)) for m in kinds if composed},
             features=self._built(experiment, extractor) if extractor else None,
             outlines=needs.outlines,
-            attention=self._built(experiment, self._component("attention", experiment.attention)),
+            attention=self._built(experiment, self._component("attention", experiment.attention)) if composed else None,
             modalities=kinds,
             classes=cohort.classes,
             split=split,

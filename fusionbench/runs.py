@@ -239,7 +239,7 @@ def _method_facts(study: Study, experiment: Experiment, outcome: Outcome) -> dic
         "experiment": experiment.key(study.cohort.fingerprint),
         "fusion": experiment.fusion,
         "modalities": list(experiment.modalities),
-        "attention": experiment.attention,
+        "attention": experiment.attention if strategy.uses_parts else "",
         "ranking": ranker.name if ranked else "",
         "ranked_by": _ranked_by(experiment, ranker) if ranked else "",
         "saw_test_folds": bool(ranked and ranker.saw_test) or _most_frequent(experiment),

@@ -128,14 +128,25 @@ def used_components(study: Study) -> list[Component]:
 def _touched(experiment: Experiment, cohort: Cohort, registry: Registry) -> list[Component]:
     ranking = experiment.protocol.ranking
     ranker = registry.get("ranker", ranking.ranker)
+    strategies = [*_with_parents(experiment.fusion, experiment, registry)]
+    if strategies[0].cls.uses_order:  # type: ignore[attr-defined]
+        strategies.append(registry.get("fusion", ranker.cls.fusion))  # type: ignore[attr-defined]
     features = image_needs(experiment, cohort, registry).features
     return [
         ranker,
-        registry.get("fusion", ranker.cls.fusion),  # type: ignore[attr-defined]
-        *_with_parents(experiment.fusion, experiment, registry),
-        *(registry.get("attention", name) for name in {experiment.attention, ranking.attention} - {""}),
-        *(registry.get("backbone", backbone_name(experiment, cohort.modality(m))) for m in experiment.modalities),
+        *strategies,
+        *(_parts(experiment, cohort, registry) if any(c.cls.uses_parts for c in strategies) else []),  # type: ignore[attr-defined]
         *([registry.get("extractor", features)] if features else []),
+    ]
+
+
+def _parts(experiment: Experiment, cohort: Cohort, registry: Registry) -> list[Component]:
+    """The backbones of its modalities, its attention and that of the models that rank."""
+    attentions = {experiment.attention, experiment.protocol.ranking.attention} - {""}
+    modalities = map(cohort.modality, experiment.modalities)
+    return [
+        *(registry.get("attention", name) for name in sorted(attentions)),
+        *(registry.get("backbone", backbone_name(experiment, modality)) for modality in modalities),
     ]
 
 
@@ -236,9 +247,10 @@ def _unfit(method: str, comparison: Comparison, cohort: Cohort, registry: Regist
     experiment = _experiment(method, comparison)
     strategy = registry.get("fusion", experiment.fusion)
     modalities = [cohort.modality(name) for name in experiment.modalities]
-    backbones = {m.name: registry.get("backbone", backbone_name(experiment, m)) for m in modalities}
+    composed: bool = strategy.cls.uses_parts  # type: ignore[attr-defined]
+    backbones = {m.name: registry.get("backbone", backbone_name(experiment, m)) for m in modalities if composed}
     for modality in modalities:
-        for component in (strategy, backbones[modality.name]):
+        for component in (strategy, *([backbones[modality.name]] if composed else [])):
             accepts: frozenset[str] = component.cls.accepts  # type: ignore[attr-defined]
             if modality.kind not in accepts:
                 told = "takes" if component is strategy else f"has the backbone {component.name}, which takes"

@@ -93,9 +93,9 @@ def pretrained(model: nn.Module) -> dict[str, str]:
 def _check_source(fit: Fit, registry: Registry) -> None:
     """PluginError if code was edited since the fit was planned: its result would be kept under the wrong key."""
     backbones = (("backbone", built) for built in fit.backbones.values())
-    extractors = [("extractor", fit.features)] if fit.features else []
-    for kind, built in (("fusion", fit.fusion), ("attention", fit.attention), *backbones, *extractors):
-        if source_digest(registry.get(kind, built.name).cls) != built.source:
+    others = (("attention", fit.attention), ("extractor", fit.features))
+    for kind, built in (("fusion", fit.fusion), *backbones, *others):
+        if built and source_digest(registry.get(kind, built.name).cls) != built.source:
             raise PluginError(f"the code of {kind} {built.name} changed during the run: run the same command again")
 
 
@@ -111,6 +111,8 @@ def parts_of(fit: Fit, registry: Registry) -> Parts:
     """The parts that a fit's strategy is built from."""
 
     def make_backbone(modalities: tuple[str, ...], channels: int) -> Backbone:
+        if not fit.backbones:
+            raise PluginError(f"{fit.fusion.name} says `uses_parts = False` and asks for a backbone")
         built = [fit.backbones[name] for name in modalities]
         if len({backbone.name for backbone in built}) > 1:
             raise PluginError(f"{fit.fusion.name} stacks modalities of different backbones: {', '.join(modalities)}")
@@ -118,6 +120,8 @@ def parts_of(fit: Fit, registry: Registry) -> Parts:
         return backbone
 
     def make_attention(channels: int) -> AttentionModule:
+        if fit.attention is None:
+            raise PluginError(f"{fit.fusion.name} says `uses_parts = False` and asks for an attention module")
         module: AttentionModule = registry.get("attention", fit.attention.name).cls(channels, **fit.attention.options)
         return module
 

@@ -47,7 +47,6 @@ from fusionbench_plugins.fusion.agg.unet import Normalise, UNet, segmentation_lo
 
 SMALL: dict[str, Any] = {"width": 2, "size": 8, "margin": 1}
 
-test_contract = contract_test("agg", width=2, size=8)
 test_contract_of_ground_truth = contract_test("agg", width=2, size=8, roi="ground-truth")
 
 

@@ -35,7 +35,10 @@ def test_the_main_job_on_tables(tables: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("Cohort: ")
-    assert "Plan: 24 fits, of which 12 rank modalities or stack predictions inside training parts and 2 wait" in done.stdout
+    assert (
+        "Plan: 24 fits, of which 12 rank modalities or stack predictions inside training parts and 2 wait"
+        in done.stdout
+    )
     assert "without sharing it would be 32; 0 are in the store" in done.stdout
     assert re.search(r"came first: \w+ \d of 2 \(mean rank", done.stdout)
     table = done.stdout[done.stdout.index("Leaderboard") :]
@@ -55,7 +58,10 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(tables: Path, tmp_path: Pa
     asked = ["run", "--cohort", "table", "--data", str(tables), "--fusion", "guidance", *QUICK]
     done = fusionbench(*asked, "--dry-run", "--out", "there", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Plan: 24 fits, of which 12 rank modalities or stack predictions inside training parts and 2 wait" in done.stdout
+    assert (
+        "Plan: 24 fits, of which 12 rank modalities or stack predictions inside training parts and 2 wait"
+        in done.stdout
+    )
     assert not (tmp_path / "there").exists()
     assert not list((tmp_path / "home").rglob("job.json"))
 

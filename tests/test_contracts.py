@@ -12,12 +12,16 @@ USABLE = [component for component in OURS if all(component.libraries.values())]
 """Those whose libraries are installed: an extra of pyproject.toml may be absent."""
 
 
-def has_width(component: Component) -> bool:
-    return any(option.name == "width" for option in component.options)
+def has(component: Component, option: str) -> bool:
+    return any(one.name == option for one in component.options)
 
 
-test_contract = contract_test(*(one.name for one in USABLE if not has_width(one)))
-test_contract_of_a_narrow_one = contract_test(*(one.name for one in USABLE if has_width(one)), width=8)
+NARROW = [component for component in USABLE if has(component, "width") and not has(component, "size")]
+SMALL = [component for component in USABLE if has(component, "width") and has(component, "size")]
+
+test_contract = contract_test(*(component.name for component in USABLE if not has(component, "width")))
+test_contract_of_a_narrow_one = contract_test(*(component.name for component in NARROW), width=8)
+test_contract_of_a_small_one = contract_test(*(component.name for component in SMALL), width=2, size=8)
 
 
 def test_nothing_of_ours_is_broken() -> None:

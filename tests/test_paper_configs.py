@@ -160,4 +160,4 @@ def test_the_ranking_costs_nothing_and_is_shared_with_the_rows(folder: Path) -> 
 
 
 def fits(planned: Plan) -> Counter[tuple[str, str]]:
-    return Counter((job.fit.fusion.name, job.fit.attention.name) for job in planned.jobs)
+    return Counter((job.fit.fusion.name, job.fit.attention.name if job.fit.attention else "") for job in planned.jobs)

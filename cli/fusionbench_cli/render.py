@@ -81,8 +81,8 @@ def plan_lines(study: Study, forecast: Forecast) -> None:
     for method, reason in study.left_out.items():
         say(f"  left out: {method} {reason}")
     say(
-        f"Plan: {forecast.fits} fits, of which {forecast.inner} rank modalities or stack predictions inside training parts{waiting}; "
-        f"without sharing it would be {forecast.unshared}; {forecast.stored} are in the store."
+        f"Plan: {forecast.fits} fits, of which {forecast.inner} rank modalities or stack predictions inside training "
+        f"parts{waiting}; without sharing it would be {forecast.unshared}; {forecast.stored} are in the store."
     )
 
 

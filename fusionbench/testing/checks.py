@@ -51,6 +51,7 @@ CHECKS: Final[Mapping[str, tuple[Check, ...]]] = {
         class_checks.check_kinds_known,
         fusion_checks.check_shape,
         fusion_checks.check_mixed_kinds,
+        fusion_checks.check_parts_told,
         fusion_checks.check_each_option,
         fusion_checks.check_finite,
         fusion_checks.check_found_by_name,

@@ -8,9 +8,9 @@ from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fusionbench.components import Batch, Context, FusionStrategy, Stage
+from fusionbench.components import AttentionModule, Backbone, Batch, Context, FusionStrategy, Parts, Stage
 from fusionbench.errors import UsageError
 from fusionbench.registry import load_registry
 from fusionbench.testing.class_checks import each_option_value
@@ -74,6 +74,15 @@ def check_mixed_kinds(cls: Strategy, **options: Any) -> None:
         require(cls.stacks, "asks for one backbone for an image and a table: say so with `stacks = True`")
         return
     require(tuple(logits.shape) == (4, 2), f"returns {tuple(logits.shape)}, not (4, 2), for {toy}")
+
+
+def check_parts_told(cls: Strategy, **options: Any) -> None:
+    """`uses_parts` is true exactly if it is built from the backbone or the attention of the comparison."""
+    for toy in toys_for(cls, (2,), options):
+        asked: list[nn.Module] = []
+        cls(_watched(toy.parts, asked), **options)
+        require(cls.uses_parts or not asked, f"asks for parts, but says `uses_parts = False` ({toy})")
+        require(bool(asked) or not cls.uses_parts, f"asks for no part: say so with `uses_parts = False` ({toy})")
 
 
 def check_finite(cls: Strategy, **options: Any) -> None:
@@ -385,6 +394,20 @@ def _shaken(cls: Strategy, toy: Toy, options: Mapping[str, Any], seed: int = 0) 
     model = begun(cls, toy, options, seed)
     randomise(model, seed)
     return model.eval().requires_grad_(False)
+
+
+def _watched(parts: Parts, made: list[nn.Module]) -> Parts:
+    """The same parts, which write down every backbone and attention module that is made."""
+
+    def backbone(modalities: tuple[str, ...], channels: int) -> Backbone:
+        made.append(module := parts.make_backbone(modalities, channels))
+        return module
+
+    def attention(channels: int) -> AttentionModule:
+        made.append(module := parts.make_attention(channels))
+        return module
+
+    return replace(parts, make_backbone=backbone, make_attention=attention)
 
 
 def _more_toys(cls: Strategy, options: Mapping[str, Any]) -> Iterator[Toy]:

@@ -19,6 +19,7 @@ class Logistic(FusionStrategy):
 
     name = "logistic"
     accepts = frozenset({"table"})
+    uses_parts = False
     stage_names = ()
 
     def __init__(

@@ -106,6 +106,7 @@ class MmdVae(FusionStrategy):
     """Autoencoders that split each modality's features into a common and a distinctive code (Cheng et al. 2022)."""
 
     name = "mmdvae"
+    uses_parts = False
     stage_names = ("vae",)
 
     def __init__(  # noqa: PLR0913 - one argument per option

@@ -58,6 +58,7 @@ class Agg(FusionStrategy):
 
     name = "agg"
     accepts = frozenset({"image"})
+    uses_parts = False
     stage_names = ("segment", "grade")
     libraries = ("scipy",)
 
