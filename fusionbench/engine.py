@@ -142,8 +142,9 @@ def prepare(study: Study, store: Store) -> Volumes:
     volumes = Volumes(study.cohort, study.comparison.preprocessing, store.root / "volumes")
     ids = [subject.id for subject in study.cohort.subjects]
     fits = Planner(study).strategies()
+    seen = {modality.name for fit in fits for modality in fit.modalities if modality.kind == "image"}
     outlined = any(fit.outlines != "none" and not fit.features for fit in fits)
-    volumes.prepare(ids, study.comparison.modalities, segmentation=outlined)
+    volumes.prepare(ids, [name for name in study.comparison.modalities if name in seen], segmentation=outlined)
     place = Workplace(study.cohort, study.registry, volumes, store)
     for fit in fits:
         if features := features_of(fit, place):

@@ -131,6 +131,8 @@ class _Shared(_Settings):
     backbone: dict[str, str]
     """Kind of modality (image, table) or name of a modality -> backbone."""
     attention: str
+    features: str = ""
+    """The extractor that makes a table of each image, from what lies inside the outline; empty: the images."""
     protocol: Protocol
     recipe: Recipe = Recipe()
     preprocessing: Preprocessing = Preprocessing()
@@ -164,6 +166,8 @@ class Variant(_Settings):
 
     fusion: str
     attention: str = ""
+    """Empty: that of the comparison."""
+    features: str = ""
     """Empty: that of the comparison."""
     backbone: dict[str, str] = {}
     """Laid over those of the comparison."""

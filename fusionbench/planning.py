@@ -17,12 +17,13 @@ from fusionbench.cohorts import Modality, file_digest
 from fusionbench.errors import FusionBenchError, PluginError, describe
 from fusionbench.experiment import Experiment
 from fusionbench.folds import Fold, Split, draw_splits
+from fusionbench.methods import Method
 from fusionbench.metrics import metric
 from fusionbench.predictions import Predictions
 from fusionbench.ranking import Evidence, Ground, Ranker
 from fusionbench.registry import Component
 from fusionbench.seeds import content_digest, derive_seed
-from fusionbench.study import Study, backbone_name, image_needs
+from fusionbench.study import Study
 
 NUMERICS = ("augmentation", "batches", "cohorts", "components", "devices", "features", "seeds", "training", "volumes")
 """The modules of the core whose code may change a result: their source is part of every key."""
@@ -276,31 +277,25 @@ class Planner:
     def _fit(
         self, experiment: Experiment, modalities: tuple[str, ...], split: Split, parents: tuple[ParentFits, ...]
     ) -> Fit:
-        cohort, strategy = self.study.cohort, self._component("fusion", experiment.fusion)
-        read = tuple(map(cohort.modality, modalities))
-        needs = image_needs(experiment, cohort, self.study.registry)
-        extractor = self._component("extractor", needs.features) if needs.features else None
-        kinds = tuple(self._seen(experiment, modality, extractor) for modality in read)
-        composed: bool = strategy.cls.uses_parts  # type: ignore[attr-defined]
+        cohort = self.study.cohort
+        method = Method(experiment.model_copy(update={"modalities": modalities}), cohort, self.study.registry)
         subjects = [cohort.subject(id) for id in (*split.training, *split.test)]
-        stages = {name: experiment.recipe.stage(name) for name in strategy.cls.stage_names}  # type: ignore[attr-defined]
+        names: tuple[str, ...] = method.strategy.cls.stage_names  # type: ignore[attr-defined]
+        outlines = method.needs.outlines
         return Fit(
-            fusion=self._built(experiment, strategy),
-            backbones={m.name: self._built(experiment, self._backbone(experiment, m)) for m in kinds if composed},
-            features=self._built(experiment, extractor) if extractor else None,
-            outlines=needs.outlines,
-            attention=self._built(experiment, self._component("attention", experiment.attention)) if composed else None,
-            modalities=kinds,
+            fusion=built(method.strategy, experiment.options),
+            backbones={name: built(backbone, experiment.options) for name, backbone in method.backbones.items()},
+            attention=built(method.attention, experiment.options) if method.attention else None,
+            features=built(method.extractor, experiment.options) if method.extractor else None,
+            outlines=outlines,
+            modalities=method.modalities,
             classes=cohort.classes,
             split=split,
             labels={subject.id: subject.label for subject in subjects},
-            digests={
-                s.id: (*map(s.digest, modalities), *([] if needs.outlines == "none" else [s.seg_digest]))
-                for s in subjects
-            },
-            preprocessing=experiment.preprocessing.model_dump() if any(m.kind == "image" for m in kinds) else {},
-            recipe=_fit_recipe(experiment, kinds, bool(stages)),
-            stages=stages,
+            digests={s.id: (*map(s.digest, modalities), *([s.seg_digest] * (outlines != "none"))) for s in subjects},
+            preprocessing=_preprocessing(experiment, method.modalities),
+            recipe=_fit_recipe(experiment, method.modalities, bool(names)),
+            stages={name: experiment.recipe.stage(name) for name in names},
             seed=experiment.seed,
             parents=parents,
             runtime=runtime(),
@@ -315,27 +310,11 @@ class Planner:
             self._inner[settings] = draw_splits(subjects, protocol.inner_folds, seed)
         return self._inner[settings]
 
-    def _backbone(self, experiment: Experiment, seen: Modality) -> Component:
-        if seen.kind != self.study.cohort.modality(seen.name).kind:  # a backbone named for an image takes no features
-            by_kind = {kind: name for kind, name in experiment.backbone.items() if kind in ("image", "table")}
-            experiment = experiment.model_copy(update={"backbone": by_kind})
-        return self._component("backbone", backbone_name(experiment, seen))
-
     def _component(self, kind: str, name: str) -> Component:
         return self.study.registry.get(kind, name)
 
     def _options(self, experiment: Experiment, kind: str, name: str) -> dict[str, Any]:
         return self._component(kind, name).chosen(experiment.options)
-
-    def _seen(self, experiment: Experiment, modality: Modality, extractor: Component | None) -> Modality:
-        """A modality as the strategy sees it: an image, or the table of its features."""
-        if extractor is None or modality.kind == "table":
-            return modality
-        names = extractor.cls(**extractor.chosen(experiment.options)).names
-        return Modality(modality.name, "table", len(names))
-
-    def _built(self, experiment: Experiment, component: Component) -> Built:
-        return built(component, experiment.options)
 
 
 def built(component: Component, settings: Mapping[str, Mapping[str, Any]]) -> Built:
@@ -369,6 +348,11 @@ def runtime() -> Mapping[str, str]:
 
 def _trained_by(experiment: Experiment) -> str:
     return experiment.model_dump_json(exclude={"cohort", "modalities", "fusion", "attention", "label"})
+
+
+def _preprocessing(experiment: Experiment, modalities: tuple[Modality, ...]) -> dict[str, Any]:
+    """What is done to images; nothing where the fit sees none."""
+    return experiment.preprocessing.model_dump() if any(m.kind == "image" for m in modalities) else {}
 
 
 def _fit_recipe(experiment: Experiment, modalities: tuple[Modality, ...], trains: bool) -> dict[str, Any]:

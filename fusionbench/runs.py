@@ -21,9 +21,10 @@ from fusionbench.csvtext import csv_rows, csv_text
 from fusionbench.errors import StoreError, UsageError
 from fusionbench.experiment import Comparison, Experiment, difference, load_comparison
 from fusionbench.folds import folds_digest, folds_rows
+from fusionbench.methods import Method
 from fusionbench.predictions import Predictions, as_table
 from fusionbench.seeds import content_digest
-from fusionbench.study import Study, image_needs, open_study, used_components
+from fusionbench.study import Study, open_study, used_components
 
 if TYPE_CHECKING:
     from fusionbench.engine import Outcome
@@ -243,7 +244,7 @@ def _method_facts(study: Study, experiment: Experiment, outcome: Outcome) -> dic
         "ranking": ranker.name if ranked else "",
         "ranked_by": _ranked_by(experiment, ranker) if ranked else "",
         "saw_test_folds": bool(ranked and ranker.saw_test) or _most_frequent(experiment),
-        "outlines": image_needs(experiment, study.cohort, study.registry).outlines,
+        "outlines": Method(experiment, study.cohort, study.registry).needs.outlines,
         "remarks": _remarks(experiment, outcome),
         "fits": [row.key for row in outcome.plan.rows if row.experiment == experiment],
         "failed": sorted(failures)[0] if failures else "",

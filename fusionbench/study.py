@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from fusionbench.cohorts import Cohort, CohortReader, Modality
-from fusionbench.errors import FusionBenchError, UsageError, nearest
+from fusionbench.cohorts import Cohort, CohortReader
+from fusionbench.errors import UsageError, nearest
 from fusionbench.experiment import (
     Comparison,
     Experiment,
     Variant,
     load_comparison,
-    merged,
     parse_setting,
     read_config,
     without_none,
 )
 from fusionbench.folds import Fold, draw_folds, read_folds
+from fusionbench.methods import Method, method_named, rows_of
 from fusionbench.registry import Component, Registry, load_registry, read_cohort
-
-if TYPE_CHECKING:
-    from fusionbench.components import Needs
 
 ALL: Final = "all"
 """Among the strategies asked for: every one that the cohort has the data for."""
@@ -94,73 +91,12 @@ def compose(
     return comparison
 
 
-def backbone_name(experiment: Experiment | Comparison, modality: Modality) -> str:
-    """The backbone for a modality: its own, or that of its kind; UsageError if neither is set."""
-    names = experiment.backbone
-    name = names.get(modality.name) or names.get(modality.kind)
-    if name is None:
-        raise UsageError(
-            f"no backbone for {modality.kind} modality {modality.name}: add --backbone {modality.kind}=NAME"
-        )
-    return name
-
-
-def image_needs(experiment: Experiment, cohort: Cohort, registry: Registry) -> Needs:
-    """What an experiment asks of images beyond themselves; nothing where it sees none."""
-    from fusionbench.components import Needs
-
-    if all(cohort.modality(name).kind == "table" for name in experiment.modalities):
-        return Needs()
-    strategy = registry.get("fusion", experiment.fusion)
-    needs: Needs = strategy.cls.needs(**strategy.chosen(experiment.options))  # type: ignore[attr-defined]
-    return needs
-
-
 def used_components(study: Study) -> list[Component]:
     """Every component that a run may touch, by kind and name."""
-    registry, comparison = study.registry, study.comparison
-    found = [registry.get("cohort", comparison.cohort.reader)]
+    found = [study.registry.get("cohort", study.comparison.cohort.reader)]
     for experiment in study.experiments:
-        found += _touched(experiment, study.cohort, registry)
+        found += Method(experiment, study.cohort, study.registry).components()
     return sorted({(c.kind, c.name): c for c in found}.values(), key=lambda c: (c.kind, c.name))
-
-
-def _touched(experiment: Experiment, cohort: Cohort, registry: Registry) -> list[Component]:
-    ranking = experiment.protocol.ranking
-    ranker = registry.get("ranker", ranking.ranker)
-    strategies = [*_with_parents(experiment.fusion, experiment, registry)]
-    if strategies[0].cls.uses_order:  # type: ignore[attr-defined]
-        strategies.append(registry.get("fusion", ranker.cls.fusion))  # type: ignore[attr-defined]
-    features = image_needs(experiment, cohort, registry).features
-    return [
-        ranker,
-        *strategies,
-        *(_parts(experiment, cohort, registry) if any(c.cls.uses_parts for c in strategies) else []),  # type: ignore[attr-defined]
-        *([registry.get("extractor", features)] if features else []),
-    ]
-
-
-def _parts(experiment: Experiment, cohort: Cohort, registry: Registry) -> list[Component]:
-    """The backbones of its modalities, its attention and that of the models that rank."""
-    attentions = {experiment.attention, experiment.protocol.ranking.attention} - {""}
-    modalities = map(cohort.modality, experiment.modalities)
-    return [
-        *(registry.get("attention", name) for name in sorted(attentions)),
-        *(registry.get("backbone", backbone_name(experiment, modality)) for modality in modalities),
-    ]
-
-
-def _with_parents(fusion: str, experiment: Experiment, registry: Registry) -> list[Component]:
-    """A strategy and, however far back, those whose fits it builds on."""
-    strategy = registry.get("fusion", fusion)
-    try:
-        parents = strategy.cls.parents(experiment.modalities, **strategy.chosen(experiment.options))  # type: ignore[attr-defined]
-        names = {parent.fusion for parent in parents} - {fusion}
-    except FusionBenchError:
-        raise
-    except Exception:  # a plugin's fault, which fails its own row when it is planned
-        names = set()
-    return [strategy, *(c for name in sorted(names) for c in _with_parents(name, experiment, registry))]
 
 
 def _check_components(comparison: Comparison, registry: Registry) -> None:
@@ -171,6 +107,8 @@ def _check_components(comparison: Comparison, registry: Registry) -> None:
         registry.get("fusion", name)
     registry.get("cohort", comparison.cohort.reader)
     registry.get("ranker", comparison.protocol.ranking.ranker)
+    for features in {comparison.features, *(variant.features for variant in comparison.variants.values())} - {""}:
+        registry.get("extractor", features)
     for name in {comparison.attention, comparison.protocol.ranking.attention} - {""}:
         registry.get("attention", name)
     for name in comparison.backbone.values():
@@ -242,66 +180,20 @@ def _expanded(comparison: Comparison, cohort: Cohort, registry: Registry) -> tup
     return comparison.model_copy(update={"fusion": fusion}), left_out
 
 
-def _unfit(method: str, comparison: Comparison, cohort: Cohort, registry: Registry) -> str:
-    """Why the cohort has not the data for a method; nothing if it has."""
-    experiment = _experiment(method, comparison)
-    strategy = registry.get("fusion", experiment.fusion)
-    modalities = [cohort.modality(name) for name in experiment.modalities]
-    composed: bool = strategy.cls.uses_parts  # type: ignore[attr-defined]
-    backbones = {m.name: registry.get("backbone", backbone_name(experiment, m)) for m in modalities if composed}
-    for modality in modalities:
-        for component in (strategy, *([backbones[modality.name]] if composed else [])):
-            accepts: frozenset[str] = component.cls.accepts  # type: ignore[attr-defined]
-            if modality.kind not in accepts:
-                told = "takes" if component is strategy else f"has the backbone {component.name}, which takes"
-                return f"{told} {' and '.join(sorted(accepts))} modalities; {modality.name} is of kind {modality.kind}"
-    if strategy.cls.stacks and len({b.name for b in backbones.values()}) > 1:  # type: ignore[attr-defined]
-        several = ", ".join(f"{name} has {backbone.name}" for name, backbone in backbones.items())
-        return f"stacks all modalities into one backbone, and they have different ones: {several}"
-    if image_needs(experiment, cohort, registry).outlines != "none":
-        bare = [subject.id for subject in cohort.subjects if subject.seg is None]
-        if bare:
-            return f"needs the segmentation of every subject; {len(bare)} have none, such as {bare[0]!r}"
-    return ""
-
-
-def _experiment(method: str, comparison: Comparison) -> Experiment:
-    """What one method is: a strategy as the comparison has it, or a variant laid over it."""
-    shared = comparison.model_dump(exclude={"fusion", "baselines", "variants"})
-    variant = comparison.variants.get(method)
-    if variant is None:
-        return Experiment(**shared, fusion=method, label=method)
-    changed = {
-        "attention": variant.attention or comparison.attention,
-        "backbone": {**comparison.backbone, **variant.backbone},
-        "modalities": variant.modalities or comparison.modalities,
-        "options": merged(comparison.options, variant.options),
-    }
-    return Experiment(**{**shared, **changed}, fusion=variant.fusion, label=method)
+def _unfit(name: str, comparison: Comparison, cohort: Cohort, registry: Registry) -> str:
+    return method_named(name, comparison, cohort, registry).unfit()
 
 
 def _experiments(comparison: Comparison, cohort: Cohort, registry: Registry) -> tuple[Experiment, ...]:
     """One for each row of the table; a strategy of one modality has a row for each."""
     rows: dict[str, Experiment] = {}
     for method in dict.fromkeys((*comparison.baselines, *comparison.fusion)):
-        for row in _rows(_experiment(method, comparison), registry):
+        for row in rows_of(method_named(method, comparison, cohort, registry)):
             label = f"{row.label} ({method})" if row.label in rows and method in comparison.variants else row.label
             if label in rows:
                 raise UsageError(f"two rows would be called {label!r}: a modality has the name of a method")
             rows[label] = row.model_copy(update={"label": label})
     return tuple(rows.values())
-
-
-def _rows(experiment: Experiment, registry: Registry) -> list[Experiment]:
-    """The experiment, or one for each modality, called `t1ce` or, with attention, `t1ce+dual`."""
-    if not registry.get("fusion", experiment.fusion).cls.single:  # type: ignore[attr-defined]
-        return [experiment]
-    changes: bool = not registry.get("attention", experiment.attention).cls.identity  # type: ignore[attr-defined]
-    ending = f"+{experiment.attention}" if changes else ""
-    return [
-        experiment.model_copy(update={"modalities": (name,), "label": f"{name}{ending}"})
-        for name in experiment.modalities
-    ]
 
 
 def _resolved(
@@ -310,22 +202,26 @@ def _resolved(
     """The comparison with its device, precision and every option of every component it uses."""
     from fusionbench.devices import resolve_device, resolve_precision
 
-    kinds: set[str] = {cohort.modality(name).kind for name in comparison.modalities}
+    methods = [Method(experiment, cohort, registry) for experiment in experiments]
+    kinds: set[str] = {modality.kind for method in methods for modality in method.modalities}
     device = resolve_device(comparison.recipe.device)
     precision = resolve_precision(comparison.recipe.precision, device, kinds)
     recipe = comparison.recipe.model_copy(update={"device": device, "precision": precision})
-    touched = [component for experiment in experiments for component in _touched(experiment, cohort, registry)]
-    used = [registry.get("cohort", comparison.cohort.reader), *touched]
-    options = {component.name: component.chosen(comparison.options) for component in used}
-    return comparison.model_copy(update={"recipe": recipe, "options": {k: v for k, v in options.items() if v}})
+    used = [component for method in methods for component in method.components()]
+    options = _options([registry.get("cohort", comparison.cohort.reader), *used], comparison.options)
+    return comparison.model_copy(update={"recipe": recipe, "options": options})
 
 
 def _settled(experiment: Experiment, comparison: Comparison, cohort: Cohort, registry: Registry) -> Experiment:
     """The experiment with device and precision, and with every option of the components that it touches."""
-    used = [registry.get("cohort", comparison.cohort.reader), *_touched(experiment, cohort, registry)]
-    options = {component.name: component.chosen(experiment.options) for component in used}
-    settled = {"recipe": comparison.recipe, "options": {name: values for name, values in options.items() if values}}
-    return experiment.model_copy(update=settled)
+    used = [registry.get("cohort", comparison.cohort.reader), *Method(experiment, cohort, registry).components()]
+    return experiment.model_copy(update={"recipe": comparison.recipe, "options": _options(used, experiment.options)})
+
+
+def _options(components: Iterable[Component], given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Component -> all its options, for those that have any."""
+    chosen = {component.name: component.chosen(given) for component in components}
+    return {name: options for name, options in chosen.items() if options}
 
 
 def _folds(comparison: Comparison, cohort: Cohort) -> tuple[Fold, ...]:

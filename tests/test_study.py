@@ -8,9 +8,20 @@ from pathlib import Path
 import pytest
 from conftest import comparison
 
-from fusionbench import Cohort, Modality, Store, Study, Subject, load_registry, open_study, run
+from fusionbench import Cohort, Modality, Store, Study, Subject, load_registry, open_study, plan, run
 from fusionbench.errors import UsageError
 from fusionbench.experiment import parse_setting
+from fusionbench_plugins.extractors.radiomics import Radiomics
+
+
+@pytest.fixture
+def imaged() -> Cohort:
+    """Two images of which nothing is read, each with an outline."""
+    here = Path(__file__)
+    subjects = tuple(
+        Subject(f"s{n}", ("HGG", "LGG")[n % 2], files={"t1": here, "t2": here}, seg=here) for n in range(12)
+    )
+    return Cohort("imaged", ("HGG", "LGG"), "LGG", (Modality("t1"), Modality("t2")), subjects)
 
 
 def labels(study: Study) -> list[str]:
@@ -140,3 +151,35 @@ def test_a_study_reopened_from_its_own_toml_is_the_same(cohort: Cohort) -> None:
     study = open_study(comparison(fusion=["all"], variants=variants), cohort=cohort)
     again = open_study(study.comparison, cohort=cohort)
     assert replace(again, left_out=study.left_out) == study
+
+
+def test_with_features_every_strategy_for_tables_works_on_images(imaged: Cohort) -> None:
+    asked = comparison(fusion=["all"], baselines=[], features="radiomics", backbone={"image": "rmc", "t1": "rmc"})
+    study = open_study(asked, cohort=imaged)
+    assert study.left_out == {"agg": "takes image modalities; t1 is of kind table"}
+    fit, _ = (job.fit for job in plan(study).jobs if job.fit.fusion.name == "logistic")
+    assert fit.features is not None
+    assert (fit.features.name, fit.outlines, fit.preprocessing) == ("radiomics", "test", {})
+    assert {(m.kind, m.channels) for m in fit.modalities} == {("table", len(Radiomics().names))}
+    assert all(len(digests) == 3 for digests in fit.digests.values()), "t1, t2 and the outline"
+    assert study.comparison.recipe.precision == "32"
+
+
+def test_a_variant_may_work_on_features_where_the_others_see_images(imaged: Cohort) -> None:
+    variants = {"by-features": {"fusion": "unimodal", "features": "radiomics"}}
+    asked = comparison(fusion=["by-features"], baselines=["unimodal"], variants=variants, modalities=["t1"])
+    study = open_study(asked, cohort=imaged)
+    seen = {job.fit.modalities[0].kind: job.fit for job in plan(study).jobs}
+    assert {kind: fit.backbones["t1"].name for kind, fit in seen.items()} == {"image": "rmc", "table": "mlp"}
+    assert labels(study) == ["t1", "t1 (by-features)"]
+
+
+def test_a_system_with_networks_of_its_own_depends_on_no_part(cohort: Cohort) -> None:
+    keys = [
+        {
+            job.key
+            for job in plan(open_study(comparison(fusion=["logistic"], baselines=[], **parts), cohort=cohort)).jobs
+        }
+        for parts in ({}, {"attention": "dual"}, {"options": {"mlp": {"width": 3}}})
+    ]
+    assert keys[0] == keys[1] == keys[2]
