@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from fusionbench.hooks import hookimpl
     from fusionbench.leaderboard import Leaderboard
     from fusionbench.planning import plan
+    from fusionbench.precision import precisely
     from fusionbench.predictions import Predictions
+    from fusionbench.pretrained import LoadReport, load_into, read_checkpoint
     from fusionbench.ranking import Evidence, Ground, Ranker
     from fusionbench.registry import data_home, load_registry, read_cohort
     from fusionbench.runs import Run
@@ -69,7 +71,9 @@ _HOME = {
     "hooks": ("hookimpl",),
     "leaderboard": ("Leaderboard",),
     "planning": ("plan",),
+    "precision": ("precisely",),
     "predictions": ("Predictions",),
+    "pretrained": ("LoadReport", "load_into", "read_checkpoint"),
     "ranking": ("Evidence", "Ground", "Ranker"),
     "registry": ("data_home", "load_registry", "read_cohort"),
     "runs": ("Run",),
@@ -99,6 +103,7 @@ __all__ = [
     "FusionStrategy",
     "Ground",
     "Leaderboard",
+    "LoadReport",
     "Modality",
     "Needs",
     "Parent",
@@ -117,11 +122,14 @@ __all__ = [
     "data_home",
     "hookimpl",
     "load_comparison",
+    "load_into",
     "load_registry",
     "nearest",
     "open_study",
     "plan",
     "pool",
+    "precisely",
+    "read_checkpoint",
     "read_cohort",
     "run",
     "summary",

@@ -132,10 +132,10 @@ class Method:
         return ""
 
     def _unfit_stack(self) -> str:
-        if not self._fact("stacks") or len({backbone.name for backbone in self.backbones.values()}) < 2:
+        told = [f"{m.name} is a{'n' * (m.kind == 'image')} {m.kind} with {self._backbone(m)}" for m in self.modalities]
+        if not self._fact("stacks") or len({(m.kind, self._backbone(m)) for m in self.modalities}) < 2:
             return ""
-        several = ", ".join(f"{name} has {backbone.name}" for name, backbone in self.backbones.items())
-        return f"stacks all modalities into one backbone, and they have different ones: {several}"
+        return f"stacks all modalities into one backbone, and they differ: {', '.join(told)}"
 
     def _unfit_outlines(self) -> str:
         bare = [subject.id for subject in self.cohort.subjects if subject.seg is None]

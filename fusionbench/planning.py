@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fusionbench.cohorts import Modality, file_digest
-from fusionbench.errors import FusionBenchError, PluginError, describe
+from fusionbench.errors import CohortError, FusionBenchError, PluginError, UsageError, describe
 from fusionbench.experiment import Experiment
 from fusionbench.folds import Fold, Split, draw_splits
 from fusionbench.methods import Method
@@ -25,7 +25,10 @@ from fusionbench.registry import Component
 from fusionbench.seeds import content_digest, derive_seed
 from fusionbench.study import Study
 
-NUMERICS = ("augmentation", "batches", "cohorts", "components", "devices", "features", "seeds", "training", "volumes")
+NUMERICS = (
+    "augmentation", "batches", "cohorts", "components", "devices", "features", "precision", "pretrained", "seeds",
+    "training", "volumes",
+)  # fmt: skip
 """The modules of the core whose code may change a result: their source is part of every key."""
 
 LIBRARIES = ("torch", "torchio", "numpy", "scikit-learn")
@@ -321,7 +324,7 @@ def built(component: Component, settings: Mapping[str, Mapping[str, Any]]) -> Bu
     """A component as fits use it, with the options that the settings give it and the content of files they name."""
     options = component.chosen(settings)
     named = {option.name: options[option.name] for option in component.options if option.is_file}
-    files = {name: file_digest(Path(path)) for name, path in named.items() if path}
+    files = {name: _file_of_option(component, name, Path(path)) for name, path in named.items() if path}
     return Built(
         name=component.name,
         options=options,
@@ -331,6 +334,17 @@ def built(component: Component, settings: Mapping[str, Mapping[str, Any]]) -> Bu
         source=component.source,
         libraries=component.libraries,
     )
+
+
+def _file_of_option(component: Component, option: str, path: Path) -> str:
+    """The digest of a file that an option names; UsageError that says which option, if it cannot be read."""
+    where, file = f"{component.name.partition(':')[0]}.{option}", path.expanduser()
+    if not file.is_file():
+        raise UsageError(f"{where}: there is no file {path}; give the path of one with --set {where}=PATH")
+    try:
+        return file_digest(file)
+    except CohortError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def plan(study: Study, known: Mapping[str, Predictions] | None = None, failed: Mapping[str, str] | None = None) -> Plan:

@@ -401,7 +401,15 @@ class TakesNothing(Concat):
     accepts = frozenset()
 
 
+class ClaimsToNeedNoParts(Concat):
+    """Is built from backbones, and says that it is not."""
+
+    name = "claims-to-need-no-parts"
+    uses_parts = False
+
+
 PLANTED = {
+    ClaimsToNeedNoParts: "parts-told",
     NormalisedWeights: "class-weight-counts",
     SharedBranches: "own-tensors",
     ParentKept: "own-tensors",

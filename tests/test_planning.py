@@ -10,10 +10,10 @@ import pytest
 from conftest import comparison, table_cohort
 from test_real_mri import labelled
 
-from fusionbench import Cohort, Predictions, Store, Study, load_comparison, open_study, plan, run
-from fusionbench.errors import PluginError
+from fusionbench import Cohort, Predictions, Store, Study, load_comparison, load_registry, open_study, plan, run
+from fusionbench.errors import PluginError, UsageError
 from fusionbench.experiment import merged
-from fusionbench.planning import Fit, Plan, Planner
+from fusionbench.planning import Fit, Plan, Planner, built
 from fusionbench.ranking import Ground, Ranker
 
 
@@ -239,8 +239,8 @@ def test_a_key_depends_on_labels_and_ids_but_not_on_where_subjects_stand() -> No
 
 def test_changed_plugin_code_is_another_key(study: Study) -> None:
     fit: Fit = plan(study).jobs[0].fit
-    for built in ("fusion", "attention"):
-        changed = replace(fit, **{built: replace(getattr(fit, built), source="0" * 64)})
+    for part in ("fusion", "attention"):
+        changed = replace(fit, **{part: replace(getattr(fit, part), source="0" * 64)})
         assert changed.key != fit.key
     assert replace(fit, runtime={**fit.runtime, "torch": "0"}).key != fit.key
 
@@ -252,6 +252,24 @@ def test_a_file_named_by_an_option_counts_by_its_content(study: Study) -> None:
     other = replace(fit.fusion, options={"weights": "/here/net.pth"}, files={"weights": "abd"})
     key = {name: replace(fit, fusion=built).key for name, built in (("h", here), ("t", there), ("o", other))}
     assert key["h"] == key["t"] != key["o"]
+
+
+def test_a_file_that_an_option_names_and_is_not_there_is_an_error_that_names_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    registry = load_registry()
+    for name in ("rmc", "timm:resnet18"):
+        family, component = name.partition(":")[0], registry.get("backbone", name)
+        with pytest.raises(
+            UsageError, match=rf"^{family}\.weights: there is no file ~/net\.pth; give the path"
+        ) as told:
+            built(component, {family: {"weights": "~/net.pth"}})
+        assert "\n" not in str(told.value)
+    (tmp_path / "net.pth").write_bytes(b"")
+    assert built(registry.get("backbone", "rmc"), {"rmc": {"weights": "~/net.pth"}}).files["weights"].startswith("e3b0")
+    with pytest.raises(UsageError, match=r"^rmc\.weights: there is no file "):  # a folder is none
+        built(registry.get("backbone", "rmc"), {"rmc": {"weights": str(tmp_path)}})
 
 
 def test_seeds_do_not_depend_on_the_name_of_a_plugin(study: Study) -> None:

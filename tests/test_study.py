@@ -96,7 +96,8 @@ def test_all_says_whose_outlines_are_missing_and_what_cannot_be_stacked(mixed: C
         comparison(fusion=["all"], baselines=[], backbone={"image": "rmc", "table": "mlp"}), cohort=mixed
     )
     assert study.left_out["mmdvae"] == "needs the segmentation of every subject; 6 have none, such as 's0'"
-    assert study.left_out["pixel"].startswith("stacks all modalities into one backbone, and they have different ones")
+    differ = "they differ: t1 is an image with rmc, age is a table with mlp"
+    assert study.left_out["pixel"] == f"stacks all modalities into one backbone, and {differ}"
     assert study.left_out["logistic"] == "takes table modalities; t1 is of kind image"
     assert "feature" in study.comparison.fusion
 

@@ -7,16 +7,22 @@ Tensor names are torchvision's, so that its Kinetics-400 checkpoints load; the c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
-from fusionbench import Backbone, FeatureSpec, FusionBenchError, hookimpl
+from fusionbench import (
+    Backbone,
+    FeatureSpec,
+    FusionBenchError,
+    LoadReport,
+    hookimpl,
+    load_into,
+    precisely,
+    read_checkpoint,
+)
 
 Stride = tuple[int, int, int]
 StemRule = Literal["reinit", "sum", "mean"]
@@ -75,32 +81,17 @@ class BasicBlock(nn.Module):
             projection = nn.Conv3d(inputs, outputs, 1, stride, bias=False)
             self.downsample = nn.Sequential(projection, nn.BatchNorm3d(outputs))
         self.relu = nn.ReLU(inplace=True)
+        self.columns = stride[2]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, D, H, W) -> (B, outputs, D/sd, H/sh, W/sw)."""
+        return precisely(self._residual, x, self.columns)
+
+    def _residual(self, x: Tensor) -> Tensor:
         total: Tensor = self.conv2(self.conv1(x))
         total += self.downsample(x)  # in place: at full size this tensor is half a GiB
         out: Tensor = self.relu(total)
         return out
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of a checkpoint: the tensors that were loaded, that are missing from it, and that were skipped."""
-
-    path: Path
-    loaded: tuple[str, ...]
-    """Tensors of the backbone that hold the checkpoint's values now."""
-    missing: tuple[str, ...]
-    """Tensors of the backbone that keep their own initialisation."""
-    skipped: tuple[str, ...]
-    """Tensors of the checkpoint that the backbone does not use."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.path.name}: {len(self.loaded)} tensors loaded; "
-            f"{_listing('missing', self.missing)}; {_listing('skipped', self.skipped)}"
-        )
 
 
 class VideoResNet(Backbone):
@@ -110,6 +101,8 @@ class VideoResNet(Backbone):
     """Of layer1 to layer4."""
     strides: ClassVar[tuple[Stride, ...]]
     """Of layer1 to layer4; the stem's is (1, 2, 2)."""
+    stem_depth: ClassVar[int] = 3
+    """How many slices the first convolution spans."""
 
     def __init__(
         self,
@@ -140,7 +133,9 @@ class VideoResNet(Backbone):
 
     def low(self, x: Tensor) -> Tensor:
         """The first three blocks: (B, C, D, H, W) -> (B, 2 * width, D/sd, H/4, W/4)."""
-        low: Tensor = self.layer2(self.layer1(self.stem(x)))
+        # A single slice under a stem of three: with 1 or 3 channels a CPU's bf16 returns garbage for any width there.
+        alone = self.stem_depth > 1 and x.shape[2] == 1
+        low: Tensor = self.layer2(self.layer1(precisely(self.stem, x, x.shape[4] if alone else 2)))
         return low
 
     def high(self, low: Tensor) -> Tensor:
@@ -192,6 +187,7 @@ class R2plus1d18(VideoResNet):
     name = "r2plus1d-18"
     convolutions = (factored, factored, factored, factored)
     strides = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+    stem_depth = 1
 
     def make_stem(self, channels: int, width: int) -> nn.Sequential:
         """The first block, a 1x7x7 then a 3x1x1 convolution: (B, C, D, H, W) -> (B, width, D, H/2, W/2)."""
@@ -209,77 +205,29 @@ class R2plus1d18(VideoResNet):
 def load_checkpoint(network: VideoResNet, path: Path, stem: StemRule) -> LoadReport:
     """Copy a Kinetics-400 checkpoint into a network and say what was loaded, missing and skipped.
 
-    Raises FusionBenchError if the path is no checkpoint, or one of another network: a network that is half pretrained
-    and half random would pass for a pretrained one.
+    Raises FusionBenchError if the path is no checkpoint, or one of another network.
     """
-    checkpoint = read_checkpoint(path)
     mine = network.state_dict()
-    usable = fit_stem(checkpoint, mine["stem.0.weight"].shape[1], stem)
-    _require_same_network(network.name, path, mine, checkpoint, usable)
-    loaded = tuple(key for key in mine if key in usable)
-    with torch.no_grad():
-        for key in loaded:
-            mine[key].copy_(usable[key])
-    missing = tuple(key for key in mine if key not in usable)
-    skipped = tuple(key for key in checkpoint if key not in loaded)
-    return LoadReport(path, loaded, missing, skipped)
+    checkpoint, fresh = fit_stem(read_checkpoint(path), mine["stem.0.weight"].shape[1], stem)
+    return load_into(mine, checkpoint, path, network.name, fresh)
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of any other file as torch.load reads it without running its code."""
-    file = path.expanduser()
-    if not file.is_file():
-        raise FusionBenchError(f"weights: there is no file {path}; give the path of a downloaded checkpoint")
-    try:
-        if file.suffix == ".safetensors":
-            found = safetensors.torch.load_file(file)
-        else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # for damaged files the two readers raise a dozen kinds, IndexError and KeyError too
-        reason = str(error).strip().partition("\n")[0]
-        raise FusionBenchError(f"weights: {path} is not a checkpoint: {type(error).__name__}: {reason}") from error
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise FusionBenchError(f"weights: {path} holds no plain mapping of names to tensors; save a state_dict()")
-    return {str(key): value for key, value in found.items()}
+def fit_stem(
+    checkpoint: Mapping[str, Tensor], channels: int, rule: StemRule
+) -> tuple[Mapping[str, Tensor], Collection[str]]:
+    """The checkpoint as a network of that many input channels can use it, and what of the network starts anew.
 
-
-def fit_stem(checkpoint: Mapping[str, Tensor], channels: int, rule: StemRule) -> dict[str, Tensor]:
-    """The checkpoint as a network of that many input channels can use it.
-
-    With 3 channels the stem is used as it is. Otherwise `reinit` leaves the whole stem out; `sum` gives each channel
+    With 3 channels the stem is used as it is. Otherwise `reinit` starts the whole stem anew; `sum` gives each channel
     3/C of the mean colour kernel, so that a grey volume in every channel has the answer that it has as three colours;
     `mean` gives each 1/C of it.
     """
     if channels == COLOURS or "stem.0.weight" not in checkpoint:
-        return dict(checkpoint)
+        return checkpoint, ()
     if rule == "reinit":
-        return {key: value for key, value in checkpoint.items() if not key.startswith("stem.")}
+        return checkpoint, [key for key in checkpoint if key.startswith("stem.")]
     total = checkpoint["stem.0.weight"].sum(1, keepdim=True)  # (out, 3, d, h, w) -> (out, 1, d, h, w)
     share = total / channels if rule == "sum" else total / (COLOURS * channels)
-    return {**checkpoint, "stem.0.weight": share.expand(-1, channels, -1, -1, -1)}
-
-
-def _require_same_network(
-    name: str,
-    path: Path,
-    mine: Mapping[str, Tensor],
-    checkpoint: Mapping[str, Tensor],
-    usable: Mapping[str, Tensor],
-) -> None:
-    # Batch counters do not change a prediction, and checkpoints of old releases have none.
-    needed = [key for key in mine if not key.endswith("num_batches_tracked")]
-    absent = [key for key in needed if key not in checkpoint]
-    if absent:
-        raise FusionBenchError(
-            f"weights: {path} does not fit {name}: {len(absent)} of its {len(needed)} tensors are missing, "
-            f"the first is {absent[0]}"
-        )
-    for key in needed:
-        if key in usable and usable[key].shape != mine[key].shape:
-            raise FusionBenchError(
-                f"weights: {path} does not fit {name}: {key} is {tuple(usable[key].shape)}, "
-                f"not {tuple(mine[key].shape)}; it is of another network"
-            )
+    return {**checkpoint, "stem.0.weight": share.expand(-1, channels, -1, -1, -1)}, ()
 
 
 def _initialise(network: nn.Module) -> None:
@@ -291,11 +239,6 @@ def _initialise(network: nn.Module) -> None:
 def _product(*strides: Stride) -> Stride:
     depth, height, width = (math.prod(axis) for axis in zip(*strides, strict=True))
     return depth, height, width
-
-
-def _listing(word: str, keys: tuple[str, ...], most: int = 4) -> str:
-    names = ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")
-    return f"{len(keys)} {word} ({names})" if keys else f"0 {word}"
 
 
 @hookimpl

@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionbench import Backbone, FeatureSpec, FusionBenchError, hookimpl, nearest, summary
+from fusionbench import (
+    Backbone,
+    FeatureSpec,
+    FusionBenchError,
+    hookimpl,
+    load_into,
+    nearest,
+    precisely,
+    read_checkpoint,
+)
 
 Stem = Literal["adapt", "reinit"]
 
@@ -256,17 +265,6 @@ def padded(slices: Tensor, multiple: int) -> Tensor:
     return F.pad(slices, (0, -width % multiple, 0, -height % multiple)) if multiple > 1 else slices
 
 
-def precisely(half: Callable[[Tensor], Tensor], slices: Tensor, stride: int) -> Tensor:
-    """What a half makes of slices, without autocast where a CPU's bf16 convolutions fail.
-
-    For maps of one or two columns those of stride 2 return garbage: torch 2.15, oneDNN 3.13, a CPU with AMX.
-    """
-    if slices.device.type != "cpu" or slices.shape[3] > stride or not torch.is_autocast_enabled("cpu"):
-        return half(slices)
-    with torch.autocast("cpu", enabled=False):
-        return half(slices.float())
-
-
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """In eval mode and without gradients inside, so that a trial moves nothing."""
@@ -288,46 +286,17 @@ def where_published(network: str) -> str:
 def load(halves: Halves, network: str, channels: int, path: Path, stem: Stem) -> str:
     """Copy a checkpoint of timm's into a network and report what was loaded, what was missing, what was skipped.
 
-    FusionBenchError if the file is no checkpoint or one of another network: a network that is half pretrained and half
-    random would pass for a pretrained one.
+    FusionBenchError if the file is no checkpoint or one of another network.
     """
-    found = read(path)
-    usable, fresh = fit_stem(found, network, channels, stem)
-    mine = dict(_timm_names(halves.body, network))
-    # Batch counters do not change a prediction, and old checkpoints have none.
-    needed = [name for name in mine if name not in fresh and not name.endswith("num_batches_tracked")]
-    if absent := [name for name in needed if name not in usable]:
-        raise FusionBenchError(
-            f"weights: {path} does not fit {network}: {len(absent)} of its {len(needed)} tensors are missing, the "
-            f"first is {absent[0]}"
-        )
-    for name in needed:
-        if usable[name].shape != mine[name].shape:
-            raise FusionBenchError(
-                f"weights: {path} does not fit {network}: {name} is {tuple(usable[name].shape)}, not "
-                f"{tuple(mine[name].shape)}"
-            )
-    loaded = [name for name in mine if name in usable]
-    with torch.no_grad():
-        for name in loaded:
-            mine[name].copy_(usable[name])
-    return (
-        f"{path.name}: {len(loaded)} tensors loaded; {_listing('missing', [n for n in mine if n not in usable])}; "
-        f"{_listing('skipped', [n for n in found if n not in loaded])}"
-    )
+    checkpoint, fresh = fit_stem(read_checkpoint(path, read), network, channels, stem)
+    return str(load_into(dict(_timm_names(halves.body, network)), checkpoint, path, network, fresh))
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint as timm reads it, without running its code."""
+def read(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file as timm reads it, without running its code."""
     from timm.models import load_state_dict
 
-    if not path.expanduser().is_file():
-        raise FusionBenchError(f"weights: there is no file {path}; give the path of a downloaded checkpoint")
-    try:
-        found = dict(load_state_dict(str(path.expanduser()), use_ema=False))
-    except Exception as error:  # for damaged files the readers raise a dozen kinds, IndexError and KeyError too
-        reason = str(error).strip().partition("\n")[0]
-        raise FusionBenchError(f"weights: {path} is not a checkpoint: {type(error).__name__}: {reason}") from error
+    found = load_state_dict(str(file), use_ema=False)
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 
@@ -347,7 +316,7 @@ def fit_stem(
     if channels == colours or not names:
         return checkpoint, set()
     if stem == "reinit":
-        return {name: value for name, value in checkpoint.items() if name not in names}, names
+        return checkpoint, names
     return checkpoint | {name: adapt_input_conv(channels, checkpoint[name], colours) for name in names}, set()
 
 
@@ -383,10 +352,6 @@ def _sizes(half: Callable[[Tensor], Tensor], channels: int, sides: Iterable[int]
             rows = columns = 0
         found.append(rows if rows == columns else 0)
     return found
-
-
-def _listing(word: str, names: Sequence[str]) -> str:
-    return f"{len(names)} {word} ({summary(names, ', ', 4)})" if names else f"0 {word}"
 
 
 def _config(network: str) -> Any:
