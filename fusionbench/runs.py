@@ -268,7 +268,7 @@ def _remarks(experiment: Experiment, outcome: Outcome) -> dict[str, str]:
     """Column of a strategy's notes -> what they come to: a mean of numbers, or how many subjects have one."""
     keys = [row.key for row in outcome.plan.rows if row.experiment == experiment and row.key in outcome.known]
     notes = [note for key in keys for note in outcome.known[key].notes]
-    columns = sorted({column for note in notes for column in note})
+    columns = sorted({column for note in notes for column, remark in note.items() if remark})
     return {column: _summed_up([note.get(column, "") for note in notes]) for column in columns}
 
 
@@ -283,7 +283,7 @@ def _summed_up(remarks: list[str]) -> str:
     except ValueError:
         counted = Counter(given)
         return ", ".join(f"{word} for {times} of {len(remarks)} predictions" for word, times in counted.most_common(3))
-    return f"mean {statistics.fmean(numbers):.3f} over {len(numbers)} predictions" if numbers else "none"
+    return f"mean {statistics.fmean(numbers):.3f} over {len(numbers)} predictions"
 
 
 def _fit_facts(record: Any) -> dict[str, Any]:

@@ -210,5 +210,6 @@ def test_device_and_precision_are_chosen_once() -> None:
     with pytest.raises(UsageError, match="no device 'cuda:9'"):
         resolve_device("cuda:9")
     assert resolve_precision("auto", "cpu", {"table"}) == "32"
+    assert resolve_precision("auto", "cpu", {"image"}) == "32"
     assert resolve_precision("auto", "mps", {"image"}) == "32"
     assert resolve_precision("16", "cpu", {"image"}) == "16"
