@@ -77,7 +77,7 @@ def worst(width: int, size: tuple[int, ...]) -> tuple[float, float]:
 
 
 def _relative(ours: Tensor, exact: Tensor) -> float:
-    difference = float((ours.float() - exact).norm() / exact.norm())
+    difference = float((ours.detach().float() - exact.detach()).norm() / exact.detach().norm())
     return difference if difference == difference else float("inf")
 
 
@@ -88,7 +88,8 @@ def main() -> None:
         context = multiprocessing.get_context("spawn")
         with context.Pool(1) as pool:
             try:
-                told = " | ".join(f"{error:.1%}" for error in pool.apply_async(worst, (width, size)).get(timeout=120))
+                found = pool.apply_async(worst, (width, size)).get(timeout=120)
+                told = " | ".join("not finite" if error == float("inf") else f"{error:.1%}" for error in found)
             except multiprocessing.TimeoutError:  # a pool waits for ever for a process that crashed
                 told = "the process ended | "
         print(f"| {width} | {' x '.join(map(str, size))} | {told} |", flush=True)
