@@ -6,26 +6,38 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from statistics import fmean
+from typing import Any
 
 from fusionbench.errors import UsageError
 from fusionbench.experiment import Comparison, Variant, merged
-from fusionbench.planning import Decision
+from fusionbench.planning import Decision, plan
+from fusionbench.study import Study
 
 MOST_ROWS = 256
 """Of nine modalities; beyond that the table is for nobody to read."""
+
+
+def check_ablation(study: Study, *, given: bool) -> None:
+    """Raise UsageError for what cannot be taken apart, before anything trains."""
+    (experiment, *others) = study.experiments
+    strategy: Any = study.registry.get("fusion", experiment.fusion).cls
+    modalities, ranker = experiment.modalities, study.registry.get("ranker", experiment.protocol.ranking.ranker).cls
+    if others or strategy.single:
+        raise UsageError("an ablation takes one strategy for several modalities: give --fusion NAME")
+    if 2 ** (len(modalities) - 1) > MOST_ROWS:
+        raise UsageError(f"{len(modalities)} modalities have {2 ** (len(modalities) - 1)} subsets: name fewer")
+    if not given and not strategy.uses_order:
+        raise UsageError(f"{experiment.label} ranks no modalities: say which is always there with --primary NAME")
+    if not given and not plan(study).awaited:
+        raise UsageError(f"{ranker.name} ranks on no evidence: say which is always there with --primary NAME")  # type: ignore[attr-defined]
 
 
 def ablation(comparison: Comparison, modalities: Sequence[str], primary: str, *, given: bool = True) -> Comparison:
     """The comparison with, in place of its one strategy, a variant of it for every subset of the secondaries.
 
     `given` says whether somebody chose the primary; if not, it is the one that came first most often over the folds,
-    whose test subjects had a say in it, and every table marks the rows. UsageError for more or fewer strategies than
-    one, or too many modalities.
+    whose test subjects had a say in it, and every table marks the rows.
     """
-    if len(comparison.fusion) != 1:
-        raise UsageError("an ablation takes one strategy: give --fusion NAME")
-    if 2 ** (len(modalities) - 1) > MOST_ROWS:
-        raise UsageError(f"{len(modalities)} modalities have {2 ** (len(modalities) - 1)} subsets: name fewer")
     (strategy,) = comparison.fusion
     base = comparison.variants.get(strategy, Variant(fusion=strategy))
     variants = {
@@ -52,15 +64,9 @@ def subsets(modalities: Sequence[str], primary: str) -> list[tuple[str, ...]]:
 
 
 def most_frequent_primary(decisions: Sequence[Decision]) -> str:
-    """The modality that came first in most folds; of several, the one whose mean score is best.
-
-    UsageError if nothing was ranked on evidence.
-    """
-    ranked = [decision for decision in decisions if any(one.scores for one in decision.evidence)]
-    if not ranked:
-        raise UsageError("nothing here ranks the modalities: say which is always there with --primary NAME")
-    firsts = Counter(decision.order[0] for decision in ranked)
-    return max(sorted(firsts), key=lambda name: (firsts[name], _mean_score(name, ranked)))
+    """The modality that came first in most folds; of several, the one whose mean score is best."""
+    firsts = Counter(decision.order[0] for decision in decisions)
+    return max(sorted(firsts), key=lambda name: (firsts[name], _mean_score(name, decisions)))
 
 
 def _mean_score(modality: str, decisions: Sequence[Decision]) -> float:

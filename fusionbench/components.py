@@ -279,7 +279,7 @@ class FusionStrategy(nn.Module, ABC):
     inherited: ClassVar[tuple[str, ...]] = ()
     """Prefixes of modules that come from parents and are not trained here."""
     stage_names: ClassVar[tuple[str, ...]] = ("fit",)
-    """The stages that `stages()` may return, in order; empty if nothing is trained by gradient."""
+    """The stages that it may have, in order; empty if nothing is trained by gradient."""
     exempt: ClassVar[Mapping[str, str]] = {}
     """Contract check -> the reason why it cannot hold for this class."""
     libraries: ClassVar[tuple[str, ...]] = ()
@@ -298,6 +298,11 @@ class FusionStrategy(nn.Module, ABC):
     def needs(cls, **options: Any) -> Needs:
         """What it asks of the images beyond themselves, with these options."""
         return Needs()
+
+    @classmethod
+    def planned_stages(cls, **options: Any) -> tuple[str, ...]:
+        """Of `stage_names` those that `stages()` may return with these options."""
+        return cls.stage_names
 
     def begin(self, context: Context) -> None:
         """Load parents, fit statistics into buffers. Called before a fresh fit, never on reload."""

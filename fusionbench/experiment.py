@@ -282,8 +282,10 @@ def _validated(settings: Mapping[str, Any]) -> Comparison:
     try:
         return Comparison(**settings)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # a misspelt one explains others
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden" and where.startswith("variants."):
+            raise UsageError(f"no setting {where!r}: {nearest(where.split('.')[-1], Variant.model_fields)}") from None
         if first["type"] == "extra_forbidden":
             raise UsageError(f"no setting {where!r}: {_nearest_setting(where)}") from None
         message = first["msg"].removeprefix("Value error, ").replace("valid tuple", 'list, such as ["guidance"]')

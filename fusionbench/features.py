@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +98,7 @@ class Features:
         return values
 
     def _entry(self, subject: Subject, modality: str) -> Path:
-        made_of = [asdict(self.built), file_digest(subject.files[modality]), subject.seg_digest]
+        made_of = [self.built.content(), file_digest(subject.files[modality]), subject.seg_digest]
         return self.cache / f"{content_digest(made_of)}.npy"
 
     def __getstate__(self) -> dict[str, Any]:

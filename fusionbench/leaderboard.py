@@ -48,6 +48,9 @@ class Row:
     fusion: str = ""
     modalities: tuple[str, ...] = ()
     attention: str = ""
+    backbones: tuple[str, ...] = ()
+    altered: tuple[str, ...] = ()
+    """Options of the strategy that are not at their default: then it is not what a paper describes."""
 
     def mean(self, metric: str) -> float:
         """The mean over folds; NaN if it is not defined on one of them, or if the method failed."""
@@ -165,7 +168,9 @@ class Leaderboard:
         return (score.mean, score.std) if score else (None, None)
 
     def _printed(self, row: Row) -> dict[str, Score]:
-        return self.published.of(row.fusion, row.modalities, row.attention) if self.published else {}
+        if self.published is None or row.altered:
+            return {}
+        return self.published.of(row.fusion, row.modalities, row.attention, row.backbones)
 
     def notes(self) -> list[str]:
         """What must be known to read the table, one line each."""
@@ -240,7 +245,8 @@ def _row(label: str, told: dict[str, Any], results: Sequence[Result], run: Run) 
         *(["selection saw the test folds"] if told["saw_test_folds"] else []),
         *OUTLINES[told["outlines"]],
     ]
-    asked = {"fusion": told["fusion"], "modalities": tuple(told["modalities"]), "attention": told["attention"]}
+    asked = {name: told[name] for name in ("fusion", "attention")}
+    asked |= {name: tuple(told[name]) for name in ("modalities", "backbones", "altered")}
     if told["failed"]:
         return Row(label, told["experiment"], failed=told["failed"], marks=tuple(marks), **asked)
     ordered = sorted(results, key=lambda result: (result.repeat, result.fold))

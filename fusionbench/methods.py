@@ -67,11 +67,17 @@ class Method:
         """The attention module, if the strategy is built from one."""
         return self.registry.get("attention", self.experiment.attention) if self._fact("uses_parts") else None
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages that it trains in, with its options."""
+        names: tuple[str, ...] = self._fact("planned_stages")(**self.strategy.chosen(self.experiment.options))
+        return names
+
     def seen(self, modality: Modality) -> Modality:
         """A modality of the cohort as the strategy sees it."""
         if self.extractor is None or modality.kind == "table":
             return modality
-        names = self.extractor.cls(**self.extractor.chosen(self.experiment.options)).names
+        names = self.extractor.make(options=self.extractor.chosen(self.experiment.options)).names
         return Modality(modality.name, "table", len(names))
 
     def components(self) -> list[Component]:
@@ -86,8 +92,11 @@ class Method:
         ]
 
     def unfit(self) -> str:
-        """Why the cohort has not the data for it; nothing if it has."""
-        return self._unfit_kinds() or self._unfit_stack() or self._unfit_outlines()
+        """Why it cannot be done with this cohort; nothing if it can."""
+        try:
+            return self._unfit_kinds() or self._unfit_stack() or self._unfit_outlines()
+        except UsageError as error:
+            return f"has {error}"
 
     def _built_with(self) -> list[Component]:
         return [self.strategy, *self.backbones.values(), *([self.attention] if self.attention else [])]
@@ -127,14 +136,16 @@ class Method:
                 accepts: frozenset[str] = component.cls.accepts  # type: ignore[attr-defined]
                 if modality.kind not in accepts:
                     told = "takes" if component is self.strategy else f"has the backbone {component.name}, which takes"
-                    kinds = " and ".join(sorted(accepts))
-                    return f"{told} {kinds} modalities; {modality.name} is of kind {modality.kind}"
+                    kinds, made = " and ".join(sorted(accepts)), ""
+                    if self.cohort.modality(modality.name).kind != modality.kind:
+                        made = f", made of an image by {self.needs.features}"
+                    return f"{told} {kinds} modalities; {modality.name} is of kind {modality.kind}{made}"
         return ""
 
     def _unfit_stack(self) -> str:
-        told = [f"{m.name} is a{'n' * (m.kind == 'image')} {m.kind} with {self._backbone(m)}" for m in self.modalities]
         if not self._fact("stacks") or len({(m.kind, self._backbone(m)) for m in self.modalities}) < 2:
             return ""
+        told = [f"{m.name} is a{'n' * (m.kind == 'image')} {m.kind} with {self._backbone(m)}" for m in self.modalities]
         return f"stacks all modalities into one backbone, and they differ: {', '.join(told)}"
 
     def _unfit_outlines(self) -> str:

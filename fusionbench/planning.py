@@ -49,6 +49,12 @@ class Built:
     libraries: Mapping[str, str]
     """Distributions that the component leans on -> their version."""
 
+    def content(self) -> dict[str, Any]:
+        """All that counts of it: of a file that an option names its content, and not its place."""
+        told = asdict(self)
+        files = told.pop("files")
+        return told | {"options": told["options"] | files}
+
 
 @dataclass(frozen=True)
 class ParentFits:
@@ -88,10 +94,12 @@ class Fit:
     @cached_property
     def key(self) -> str:
         """The address of the result: a hash of all of the above."""
-        content = asdict(self)
-        for built in (content["fusion"], content["attention"], *content["backbones"].values(), content["features"]):
-            if built:
-                built["options"] |= built.pop("files")
+        content = asdict(self) | {
+            "fusion": self.fusion.content(),
+            "backbones": {name: backbone.content() for name, backbone in self.backbones.items()},
+            "attention": self.attention and self.attention.content(),
+            "features": self.features and self.features.content(),
+        }
         return content_digest(content)[:32]
 
     @property
@@ -234,7 +242,7 @@ class Planner:
 
     def _ranker(self, experiment: Experiment, fold: Fold) -> tuple[Ranker, tuple[Split, ...]]:
         name = experiment.protocol.ranking.ranker
-        ranker: Ranker = self._component("ranker", name).cls(**self._options(experiment, "ranker", name))
+        ranker: Ranker = self._component("ranker", name).make(options=self._options(experiment, "ranker", name))
         outer = tuple(other for other in self.study.folds if other.repeat == fold.repeat)
         splits = ranker.splits(Ground(lambda: self._inner_splits(experiment, fold.split), outer))
         seen = {subject for split in splits for subject in (*split.training, *split.test)}
@@ -250,7 +258,8 @@ class Planner:
 
     def _add_solo(self, draft: _Draft, experiment: Experiment, ranker: Ranker, modality: str, split: Split) -> str:
         attention = experiment.protocol.ranking.attention or experiment.attention
-        solo = experiment.model_copy(update={"fusion": ranker.fusion, "attention": attention})
+        changed = {"fusion": ranker.fusion, "attention": attention, "features": self._features(experiment)}
+        solo = experiment.model_copy(update=changed)
         return self._add(draft, solo, (modality,), split)
 
     def _add(self, draft: _Draft, experiment: Experiment, modalities: tuple[str, ...], split: Split) -> str:
@@ -269,7 +278,7 @@ class Planner:
         ordered = modalities if strategy.uses_order else tuple(sorted(modalities))
         before, parents = _Draft(), []
         for parent in strategy.parents(ordered, **self._options(experiment, "fusion", experiment.fusion)):
-            theirs = experiment.model_copy(update={"fusion": parent.fusion})
+            theirs = experiment.model_copy(update={"fusion": parent.fusion, "features": self._features(experiment)})
             splits = (split,) if parent.use == "weights" else self._inner_splits(experiment, split)
             keys = tuple(self._add(before, theirs, parent.modalities, part) for part in splits)
             parents.append(ParentFits(parent.role, parent.use, keys))
@@ -283,7 +292,7 @@ class Planner:
         cohort = self.study.cohort
         method = Method(experiment.model_copy(update={"modalities": modalities}), cohort, self.study.registry)
         subjects = [cohort.subject(id) for id in (*split.training, *split.test)]
-        names: tuple[str, ...] = method.strategy.cls.stage_names  # type: ignore[attr-defined]
+        names = method.stage_names
         outlines = method.needs.outlines
         return Fit(
             fusion=built(method.strategy, experiment.options),
@@ -303,6 +312,10 @@ class Planner:
             parents=parents,
             runtime=runtime(),
         )
+
+    def _features(self, experiment: Experiment) -> str:
+        """What makes tables of the images that its strategy sees: parents and models that rank see the same."""
+        return Method(experiment, self.study.cohort, self.study.registry).needs.features
 
     def _inner_splits(self, experiment: Experiment, split: Split) -> tuple[Split, ...]:
         protocol = experiment.protocol

@@ -31,6 +31,8 @@ class Score:
     """As printed."""
     fusion: str
     modalities: frozenset[str]
+    backbone: str
+    """Empty: a system with networks of its own."""
     attention: str
     """Empty: the paper is not known to say."""
     metric: str
@@ -58,15 +60,20 @@ class Published:
         """The papers, in the order of the file."""
         return tuple(dict.fromkeys(score.source for score in self.scores))
 
-    def of(self, fusion: str, modalities: Iterable[str], attention: str) -> dict[str, Score]:
+    def of(
+        self, fusion: str, modalities: Iterable[str], attention: str, backbones: Iterable[str] = ()
+    ) -> dict[str, Score]:
         """What was printed about a method, by our metric; where two tables differ, the first of them.
+
+        With backbones, those that ours has: what was printed about another is not about it.
 
         >>> published("brats2018").of("guidance", ("t1ce", "t2", "flair", "t1"), "dual")["balanced_accuracy"].mean
         0.985
         """
-        asked = frozenset(modalities)
+        asked, built_from = frozenset(modalities), set(backbones)
         mine = [s for s in self.scores if (s.fusion, s.modalities) == (fusion, asked)]
-        return {s.our_metric: s for s in reversed(mine) if s.attention in ("", attention)}
+        fitting = [s for s in mine if s.attention in ("", attention) and built_from <= {s.backbone}]
+        return {s.our_metric: s for s in reversed(fitting)}
 
 
 DATASETS: Final = MappingProxyType(

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -85,9 +86,17 @@ class Component:
         return resolve_options(self.cls, {**options, self.family: self.member} if self.member else options)
 
     def chosen(self, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """All its options with their values, from settings by component; a member takes those of its family too."""
+        """All its options, from settings by component, as a file may hold them: a path is text.
+
+        A member takes those of its family too.
+        """
         family = self.name.partition(":")[0]
-        return self.resolve({**options.get(family, {}), **options.get(self.name, {})})
+        found = self.resolve({**options.get(family, {}), **options.get(self.name, {})})
+        return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
+
+    def make(self, *arguments: Any, options: Mapping[str, Any]) -> Any:
+        """An instance, with its options as it declares them."""
+        return self.cls(*arguments, **self.resolve(options))
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class Registry:
             return member
         if (kind, name) not in known:
             others = nearest(name, (n for k, n in known if k == kind))
-            raise UsageError(f"no {kind} {name!r}: {others}{self._broken_plugins}")
+            raise UsageError(f"no {kind} {name!r}: {others}{self.broken_plugins}")
         return known[kind, name]
 
     def of(self, kind: str) -> tuple[Component, ...]:
@@ -118,7 +127,7 @@ class Registry:
         found += filter(None, (self._member(name, kind) for kind in HOOK_OF_KIND))
         if not found:
             others = nearest(name, (component.name for component in self.components))
-            raise UsageError(f"no component {name!r}: {others}{self._broken_plugins}")
+            raise UsageError(f"no component {name!r}: {others}{self.broken_plugins}")
         return found[0]
 
     def with_classes(self, plugin: str, **classes: Sequence[type]) -> Registry:
@@ -145,10 +154,15 @@ class Registry:
             return None
         if not component.family or not member:
             raise UsageError(f"{kind} {family} has no members: write {family!r}, not {name!r}")
+        if member not in component.cls.members(member):  # type: ignore[attr-defined]
+            close = get_close_matches(member, component.cls.members("*"), n=3)  # type: ignore[attr-defined]
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            listing = f"fusionbench list '{family}:{member[:3]}*'"
+            raise UsageError(f"{family} has no {component.family} {member!r}: {hint}{listing} names them")
         return replace(component, name=name, member=member)
 
     @property
-    def _broken_plugins(self) -> str:
+    def broken_plugins(self) -> str:
         """What an unknown name may be due to."""
         return "".join(f". Plugin {plugin} is broken: {why}" for plugin, why in self.broken.items())
 

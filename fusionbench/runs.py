@@ -22,6 +22,7 @@ from fusionbench.errors import StoreError, UsageError
 from fusionbench.experiment import Comparison, Experiment, difference, load_comparison
 from fusionbench.folds import folds_digest, folds_rows
 from fusionbench.methods import Method
+from fusionbench.planning import built
 from fusionbench.predictions import Predictions, as_table
 from fusionbench.seeds import content_digest
 from fusionbench.study import Study, open_study, used_components
@@ -80,13 +81,13 @@ def run_name(study: Study) -> str:
     settings = study.comparison.model_dump(
         mode="json", exclude={"fusion", "baselines", "variants", "options", "cohort"}
     )
-    chosen = {name: study.comparison.options.get(name, {}) for name in _shared_components(study)}
+    chosen = [built(component, study.comparison.options).content()["options"] for component in _shared(study)]
     return f"{slug(study.cohort.name)}-{content_digest([settings, chosen, study.cohort.fingerprint])[:8]}"
 
 
-def _shared_components(study: Study) -> list[str]:
+def _shared(study: Study) -> list[Component]:
     """The components that every method of a run shares: all but the strategies."""
-    return [component.name for component in used_components(study) if component.kind not in ("fusion", "extractor")]
+    return [component for component in used_components(study) if component.kind not in ("fusion", "extractor")]
 
 
 def slug(name: str) -> str:
@@ -228,6 +229,7 @@ def _component_facts(component: Component) -> dict[str, str]:
 
 
 def _method_facts(study: Study, experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
+    method = Method(experiment, study.cohort, study.registry)
     strategy: Any = study.registry.get("fusion", experiment.fusion).cls
     ranker: Any = study.registry.get("ranker", experiment.protocol.ranking.ranker).cls
     ranked = strategy.uses_order and len(experiment.modalities) > 1
@@ -241,20 +243,29 @@ def _method_facts(study: Study, experiment: Experiment, outcome: Outcome) -> dic
         "fusion": experiment.fusion,
         "modalities": list(experiment.modalities),
         "attention": experiment.attention if strategy.uses_parts else "",
+        "backbones": sorted({backbone.name for backbone in method.backbones.values()}),
+        "altered": _altered(method),
         "ranking": ranker.name if ranked else "",
         "ranked_by": _ranked_by(experiment, ranker) if ranked else "",
-        "saw_test_folds": bool(ranked and ranker.saw_test) or _most_frequent(experiment),
-        "outlines": Method(experiment, study.cohort, study.registry).needs.outlines,
+        "saw_test_folds": bool(ranked and ranker.saw_test) or _primary_saw_test(experiment, strategy, study),
+        "outlines": method.needs.outlines,
         "remarks": _remarks(experiment, outcome),
         "fits": [row.key for row in outcome.plan.rows if row.experiment == experiment],
         "failed": sorted(failures)[0] if failures else "",
     }
 
 
-def _most_frequent(experiment: Experiment) -> bool:
-    """The primary was chosen by how often it came first over all folds: each fold's test subjects had a say."""
+def _altered(method: Method) -> list[str]:
+    """The options of its strategy that are not at their default."""
+    chosen, default = method.strategy.chosen(method.experiment.options), method.strategy.chosen({})
+    return sorted(name for name, value in chosen.items() if value != default[name])
+
+
+def _primary_saw_test(experiment: Experiment, strategy: Any, study: Study) -> bool:
+    """The primary came first most often over all folds, so their test subjects had a say in it, and it counts here."""
+    counts = strategy.uses_order or set(experiment.modalities) != set(study.comparison.modalities)
     ranking = experiment.protocol.ranking
-    return bool(ranking.primary) and ranking.primary_is == "most-frequent"
+    return bool(counts and ranking.primary) and ranking.primary_is == "most-frequent"
 
 
 def _ranked_by(experiment: Experiment, ranker: type[Ranker]) -> str:

@@ -103,8 +103,10 @@ def _check_components(comparison: Comparison, registry: Registry) -> None:
     """Names and options that can be judged before the cohort is read."""
     if not comparison.fusion:
         raise UsageError(f"no fusion strategy: give --fusion NAME; {nearest('', _names(registry, 'fusion'))}")
-    for name in {*comparison.fusion, *comparison.baselines} - {ALL, *comparison.variants}:
-        registry.get("fusion", name)
+    known = [ALL, *comparison.variants, *_names(registry, "fusion")]
+    for name in (*comparison.fusion, *comparison.baselines):
+        if name not in known:
+            raise UsageError(f"no fusion {name!r}: {nearest(name, known)}{registry.broken_plugins}")
     registry.get("cohort", comparison.cohort.reader)
     registry.get("ranker", comparison.protocol.ranking.ranker)
     for features in {comparison.features, *(variant.features for variant in comparison.variants.values())} - {""}:
@@ -189,7 +191,8 @@ def _experiments(comparison: Comparison, cohort: Cohort, registry: Registry) -> 
     rows: dict[str, Experiment] = {}
     for method in dict.fromkeys((*comparison.baselines, *comparison.fusion)):
         for row in rows_of(method_named(method, comparison, cohort, registry)):
-            label = f"{row.label} ({method})" if row.label in rows and method in comparison.variants else row.label
+            alike = row.label in rows and row.modalities == rows[row.label].modalities
+            label = f"{row.label} ({method})" if alike else row.label
             if label in rows:
                 raise UsageError(f"two rows would be called {label!r}: a modality has the name of a method")
             rows[label] = row.model_copy(update={"label": label})

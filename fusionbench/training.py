@@ -80,7 +80,7 @@ def features_of(fit: Fit, place: Workplace) -> Features | None:
     """The tables that the fit works on in place of images, if it does."""
     if fit.features is None:
         return None
-    extractor = place.registry.get("extractor", fit.features.name).cls(**fit.features.options)
+    extractor = place.registry.get("extractor", fit.features.name).make(options=fit.features.options)
     return Features(place.cohort, extractor, fit.features, place.store.root / "features")
 
 
@@ -103,7 +103,7 @@ def build_strategy(fit: Fit, registry: Registry) -> FusionStrategy:
     """The strategy of a fit with fresh weights, the same for the same fit."""
     component = registry.get("fusion", fit.fusion.name)
     with seeded(derive_seed(fit.base_seed, "weights")):
-        strategy: FusionStrategy = component.cls(parts_of(fit, registry), **fit.fusion.options)
+        strategy: FusionStrategy = component.make(parts_of(fit, registry), options=fit.fusion.options)
     return strategy
 
 
@@ -116,13 +116,14 @@ def parts_of(fit: Fit, registry: Registry) -> Parts:
         built = [fit.backbones[name] for name in modalities]
         if len({backbone.name for backbone in built}) > 1:
             raise PluginError(f"{fit.fusion.name} stacks modalities of different backbones: {', '.join(modalities)}")
-        backbone: Backbone = registry.get("backbone", built[0].name).cls(channels, **built[0].options)
+        backbone: Backbone = registry.get("backbone", built[0].name).make(channels, options=built[0].options)
         return backbone
 
     def make_attention(channels: int) -> AttentionModule:
         if fit.attention is None:
             raise PluginError(f"{fit.fusion.name} says `uses_parts = False` and asks for an attention module")
-        module: AttentionModule = registry.get("attention", fit.attention.name).cls(channels, **fit.attention.options)
+        attention = registry.get("attention", fit.attention.name)
+        module: AttentionModule = attention.make(channels, options=fit.attention.options)
         return module
 
     return Parts(

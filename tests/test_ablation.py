@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import comparison, table_cohort
+from conftest import comparison, write_tables
 
-from fusionbench import Cohort, Leaderboard, Run, Store, Study, open_study, run
-from fusionbench.ablation import ablation, most_frequent_primary, subsets
+from fusionbench import Cohort, Leaderboard, Modality, Run, Store, Study, Subject, open_study, run
+from fusionbench.ablation import ablation, check_ablation, most_frequent_primary, subsets
 from fusionbench.errors import UsageError
+from fusionbench_cli.app import main
 
 NAMES = ("a", "b", "c")
 
@@ -66,16 +67,48 @@ def test_a_given_primary_is_not_marked(ablated: Study, store: Store) -> None:
     assert "primary a given" in board.ranked_by
 
 
-def test_without_evidence_there_is_no_most_frequent_primary(cohort: Cohort, store: Store) -> None:
-    fixed = comparison(protocol={"folds": 2, "ranking": {"ranker": "fixed"}})
-    with pytest.raises(UsageError, match="say which is always there with --primary"):
-        most_frequent_primary(run(open_study(fixed, cohort=cohort), store).decisions)
+@pytest.mark.parametrize(
+    ("changes", "given", "message"),
+    [
+        ({"fusion": ["guidance", "ensemble"]}, True, "one strategy"),
+        ({"fusion": ["unimodal"]}, True, "one strategy for several modalities"),
+        ({"fusion": ["pixel"]}, False, "pixel ranks no modalities: say which is always there with --primary"),
+        ({"protocol": {"ranking": {"ranker": "fixed"}}}, False, "fixed ranks on no evidence: say which"),
+    ],
+)
+def test_what_cannot_be_taken_apart_is_refused_before_anything_trains(
+    changes: dict[str, object], given: bool, message: str, cohort: Cohort
+) -> None:
+    study = open_study(comparison(baselines=[], **changes), cohort=cohort)
+    with pytest.raises(UsageError, match=message):
+        check_ablation(study, given=given)
 
 
-def test_what_cannot_be_taken_apart_is_refused(cohort: Cohort, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="one strategy"):
-        ablation(comparison(fusion=["guidance", "ensemble"]), NAMES, "a")
+def test_too_many_subsets_are_refused() -> None:
+    names = tuple(f"m{n}" for n in range(10))
+    subjects = tuple(
+        Subject(f"s{n}", ("HGG", "LGG")[n % 2], features=dict.fromkeys(names, (float(n),))) for n in range(12)
+    )
+    many = Cohort("many", ("HGG", "LGG"), "LGG", tuple(Modality(name, "table", 1) for name in names), subjects)
     with pytest.raises(UsageError, match="512 subsets"):
-        ablation(comparison(), [f"m{n}" for n in range(10)], "m0")
+        check_ablation(open_study(comparison(baselines=[]), cohort=many), given=True)
+
+
+def test_a_primary_that_is_not_there_is_refused(cohort: Cohort) -> None:
     with pytest.raises(UsageError, match="'d' is not compared"):
-        open_study(ablation(comparison(), NAMES, "d"), cohort=table_cohort())
+        open_study(ablation(comparison(baselines=[]), NAMES, "d"), cohort=cohort)
+
+
+def test_a_dry_run_without_a_primary_trains_nothing(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_tables(tmp_path / "tables", cohort)
+    monkeypatch.setattr(
+        "sys.argv",
+        ["fusionbench", "ablate", "--cohort", "table", "--data", str(folder), "--dry-run", "--home", str(tmp_path)],
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert "The primary, and with it the subsets, are known after this" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("job.json"))

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from conftest import comparison
+from torch import Tensor, nn
 
-from fusionbench import Cohort, Modality, Store, Study, Subject, load_registry, open_study, plan, run
+from fusionbench import (
+    Backbone,
+    Cohort,
+    FeatureSpec,
+    Modality,
+    Store,
+    Study,
+    Subject,
+    load_comparison,
+    load_registry,
+    open_study,
+    plan,
+    run,
+)
 from fusionbench.errors import UsageError
 from fusionbench.experiment import parse_setting
+from fusionbench.runs import begin_run, run_name
 from fusionbench_plugins.extractors.radiomics import Radiomics
 
 
@@ -82,6 +98,19 @@ def test_rows_of_single_modalities_are_named_for_what_tells_them_apart(cohort: C
     assert study.experiments[-1].options["mlp"]["width"] == 16
 
 
+def test_rows_of_equal_attention_are_told_apart_whichever_comes_first(cohort: Cohort) -> None:
+    variants = {"plain": {"fusion": "unimodal", "attention": "none"}}
+    asked = comparison(fusion=["plain", "unimodal"], baselines=[], modalities=["a", "b"], variants=variants)
+    assert labels(open_study(asked, cohort=cohort)) == ["a", "b", "a (unimodal)", "b (unimodal)"]
+
+
+def test_a_missing_backbone_is_a_reason_and_not_for_systems_that_need_none(cohort: Cohort) -> None:
+    asked = comparison(fusion=["all"], baselines=[]).model_copy(update={"backbone": {"image": "rmc"}})
+    study = open_study(asked, cohort=cohort)
+    assert set(study.comparison.fusion) == {"logistic", "mmdvae"}
+    assert study.left_out["pixel"].startswith("has no backbone for table modality a: add --backbone table=NAME")
+
+
 def test_all_is_every_strategy_and_variant_with_a_reason_for_those_left_out(cohort: Cohort) -> None:
     variants = {"attentive": {"fusion": "unimodal", "attention": "dual"}}
     study = open_study(comparison(fusion=["all"], baselines=[], variants=variants), cohort=cohort)
@@ -119,6 +148,9 @@ def test_what_was_named_and_cannot_be_is_refused(mixed: Cohort) -> None:
         ({"variants": {"mine": {"fusion": "pixel", "modalities": ["d"]}}}, "'d' is not compared"),
         ({"variants": {"mine": {"fusion": "guidance", "options": {"guidance": {"start": 1}}}}}, "no option 'start'"),
         ({"variants": {"mine": {"fusion": "pixel", "backbone": {"t9": "mlp"}}}}, "no kind and no modality"),
+        ({"fusion": ["maen"], "variants": {"mean": {"fusion": "guidance"}}}, "no fusion 'maen': did you mean 'mean'"),
+        ({"fusion": ["al"]}, "did you mean 'all'"),
+        ({"backbone": {"image": "timm:resnet1O"}}, "timm has no network 'resnet1O'.*list 'timm:res[*]' names them"),
         ({"protocol": {"ranking": {"primary": "A"}}}, "protocol.ranking.primary: 'A' is not compared"),
         (
             {
@@ -157,7 +189,7 @@ def test_a_study_reopened_from_its_own_toml_is_the_same(cohort: Cohort) -> None:
 def test_with_features_every_strategy_for_tables_works_on_images(imaged: Cohort) -> None:
     asked = comparison(fusion=["all"], baselines=[], features="radiomics", backbone={"image": "rmc", "t1": "rmc"})
     study = open_study(asked, cohort=imaged)
-    assert study.left_out == {"agg": "takes image modalities; t1 is of kind table"}
+    assert study.left_out == {"agg": "takes image modalities; t1 is of kind table, made of an image by radiomics"}
     fit, _ = (job.fit for job in plan(study).jobs if job.fit.fusion.name == "logistic")
     assert fit.features is not None
     assert (fit.features.name, fit.outlines, fit.preprocessing) == ("radiomics", "test", {})
@@ -184,3 +216,50 @@ def test_a_system_with_networks_of_its_own_depends_on_no_part(cohort: Cohort) ->
         for parts in ({}, {"attention": "dual"}, {"options": {"mlp": {"width": 3}}})
     ]
     assert keys[0] == keys[1] == keys[2]
+
+
+def test_a_misspelt_field_of_a_variant_is_named() -> None:
+    with pytest.raises(UsageError, match=r"no setting 'variants.mine.fusoin': did you mean 'fusion'"):
+        comparison(variants={"mine": {"fusoin": "guidance"}})
+
+
+class Filed(Backbone):
+    """Reads its weights from a file."""
+
+    name = "filed"
+    accepts = frozenset({"table"})
+    low_spec = high_spec = FeatureSpec(3)
+
+    def __init__(self, channels: int, *, weights: Annotated[Path | None, "a file"] = None) -> None:
+        super().__init__()
+        assert isinstance(weights, Path), "a component gets its options as it declares them"
+        self.loaded = weights.read_text()
+        self.layer = nn.Conv3d(channels, 3, 1)
+
+    def low(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+    def high(self, low: Tensor) -> Tensor:
+        return low
+
+
+def test_a_run_with_a_file_of_weights_is_named_planned_trained_and_recorded(
+    cohort: Cohort, store: Store, tmp_path: Path
+) -> None:
+    registry = load_registry().with_classes("mine", backbone=[Filed])
+
+    def study(file: str) -> Study:
+        options = {"filed": {"weights": str(tmp_path / file)}}
+        asked = comparison(fusion=["unimodal"], baselines=[], backbone={"table": "filed"}, options=options)
+        return open_study(asked, cohort=cohort, registry=registry)
+
+    for file, content in (("here.pt", "one"), ("there.pt", "one"), ("other.pt", "two")):
+        (tmp_path / file).write_text(content)
+    here, there, other = study("here.pt"), study("there.pt"), study("other.pt")
+    assert run_name(here) == run_name(there) != run_name(other)
+    outcome = run(here, store)
+    assert not outcome.failed
+    assert {tuple(record["pretrained"].values()) for record in outcome.records.values()} == {("one",)}
+    assert {job.key for job in plan(there).jobs} == set(outcome.known)
+    begin_run(here, tmp_path / "run")
+    assert load_comparison(tmp_path / "run" / "experiment.toml").options["filed"]["weights"].endswith("here.pt")

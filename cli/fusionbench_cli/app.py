@@ -107,7 +107,7 @@ def run(  # noqa: PLR0913 - a command has as many arguments as flags
 
     Example: fusionbench run --fusion guidance --modalities t1ce,t2,flair,t1
     """
-    wanted = asked.Asked(**locals())
+    wanted = asked.Asked(**locals())  # first: it takes every name there is
     asked.compare(wanted, wanted.study(wanted.comparison()))
 
 
@@ -140,12 +140,13 @@ def ablate(  # noqa: PLR0913 - a command has as many arguments as flags
 
     Example: fusionbench ablate --primary t1ce
     """
-    wanted = asked.Asked(**locals())
-    from fusionbench.ablation import ablation, most_frequent_primary
+    wanted = asked.Asked(**locals())  # first: it takes every name there is
+    from fusionbench.ablation import ablation, check_ablation, most_frequent_primary
 
     comparison = wanted.comparison()
     study = wanted.study(comparison)
-    first = primary or most_frequent_primary(wanted.train(study).decisions)
+    check_ablation(study, given=bool(primary))
+    first = primary or most_frequent_primary(asked.ranking(wanted, study))
     chosen = ablation(comparison, study.comparison.modalities, first, given=bool(primary))
     asked.compare(wanted, fusionbench.open_study(chosen, registry=wanted.registry, cohort=study.cohort))
 

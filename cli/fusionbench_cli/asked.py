@@ -15,6 +15,7 @@ import fusionbench
 if TYPE_CHECKING:
     from fusionbench import Comparison, Store, Study
     from fusionbench.engine import Outcome
+    from fusionbench.planning import Decision
     from fusionbench.registry import Registry
 
 Modalities = Annotated[str, typer.Option(help="Which, comma-separated; the order breaks ties.")]
@@ -143,6 +144,19 @@ def compare(asked: Asked, study: Study) -> None:
     render.next_steps(folder, asked.place.root, study)
     if any(method["failed"] for method in result.facts["methods"].values()):
         raise typer.Exit(1)
+
+
+def ranking(asked: Asked, study: Study) -> tuple[Decision, ...]:
+    """The order of the modalities per fold; stops after the plan in a dry run, for subsets wait for a ranking."""
+    from fusionbench import engine
+    from fusionbench_cli import render
+
+    render.plan_lines(study, engine.forecast(study, asked.place))
+    engine.prepare(study, asked.place)
+    if asked.dry_run:
+        render.say("The primary, and with it the subsets, are known after this; or give --primary NAME.")
+        raise typer.Exit
+    return asked.train(study).decisions
 
 
 def names(text: str) -> list[str]:

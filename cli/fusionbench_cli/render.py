@@ -61,9 +61,17 @@ def cohort_line(comparison: Comparison, registry: Registry, home: Path | None) -
 
 
 def reading_line(study: Study) -> None:
-    """Announce the reading of a large cohort."""
+    """Announce what takes long before anything trains, and what may go wrong unseen."""
+    from fusionbench.methods import Method
+
+    recipe = study.comparison.recipe
+    if recipe.device == "cpu" and recipe.precision == "bf16":
+        say("bf16 on a CPU: gradients of large maps of few slices may be wrong (docs/backbones.md); 32 is safe.")
     names = study.comparison.modalities
     images = sum(study.cohort.modality(name).kind == "image" for name in names) * len(study.cohort.subjects)
+    extractors = {Method(e, study.cohort, study.registry).needs.features for e in study.experiments} - {""}
+    for extractor in sorted(extractors):
+        say(f"Features of {images} images by {extractor}: each is extracted once and kept in the store.")
     if images >= MANY_IMAGES:
         say(f"Checking {images} images; each is read and preprocessed once and kept in the store, which takes minutes.")
 

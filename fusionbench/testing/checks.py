@@ -145,6 +145,8 @@ class Promise:
 
 def promises(component: Component, **options: Any) -> tuple[Promise, ...]:
     """What a component promises, to be tried with these options; UsageError for an option that it does not have."""
+    if component.member:
+        options = {component.family: component.member} | options
     if options:
         component.resolve(options)
     named = {promise_name(check): check for check in CHECKS[component.kind]}

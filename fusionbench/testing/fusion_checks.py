@@ -156,12 +156,15 @@ def check_inputs_untouched(cls: Strategy, **options: Any) -> None:
 
 
 def check_stages_declared(cls: Strategy, **options: Any) -> None:
-    """`stage_names` holds every stage in order; what stages train and what is inherited exists."""
+    """`stage_names` holds every stage in order, `planned_stages` those of its options; what they train exists."""
     for toy in toys_for(cls, options=options):
         model = begun(cls, toy, options)
         names = [stage.name for stage in model.stages()]
-        declared = [name for name in cls.stage_names if name in names]
-        require(names == declared, f"the stages are {names}, but `stage_names` says {list(cls.stage_names)} ({toy})")
+        planned = cls.planned_stages(**options)
+        lost = [name for name in planned if name not in cls.stage_names]
+        require(not lost, f"`planned_stages` has {listing(lost)}, but `stage_names` does not ({toy})")
+        declared = [name for name in planned if name in names]
+        require(names == declared, f"the stages are {names}, but declared are {list(planned)} ({toy})")
         known = {name for name, _ in (*model.named_modules(), *model.named_parameters())}
         for stage in model.stages():
             lost = [prefix for prefix in stage.trains if prefix not in known]

@@ -105,6 +105,11 @@ class Decision(FusionStrategy):
         unseen = [Parent(name, "unimodal", (name,), "out-of-fold") for name in modalities]
         return (*members, *unseen)
 
+    @classmethod
+    def planned_stages(cls, *, mode: Mode = "stacked", **options: Any) -> tuple[str, ...]:
+        """One of the two, by the mode."""
+        return ("fit",) if mode == "joint" else ("meta",)
+
     def begin(self, context: Context) -> None:
         """If stacked, take over the weights of the uni-modal models."""
         if self.mode == "stacked":

@@ -85,6 +85,11 @@ class Agg(FusionStrategy):
         """Outlines of training subjects for the U-Net's loss, or, in its place, of test subjects too."""
         return Needs(outlines="test" if options.get("roi") == "ground-truth" else "training")
 
+    @classmethod
+    def planned_stages(cls, **options: Any) -> tuple[str, ...]:
+        """Without a U-Net there is nothing to segment with."""
+        return cls.stage_names[1:] if options.get("roi") == "ground-truth" else cls.stage_names
+
     def stages(self) -> tuple[Stage, ...]:
         """First the U-Net, then the grader on the boxes that the U-Net, now frozen, finds."""
         grade = Stage("grade", ("grader",), grading_loss)
