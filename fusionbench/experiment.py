@@ -242,6 +242,8 @@ def parse_setting(text: str) -> dict[str, Any]:
     """
     name, equals, value = text.partition("=")
     path = name.strip().split(".")
+    if ":" in name:  # a member of a family, whose name may have dots: timm:resnet18.a1_in1k
+        path = [*name.strip().rpartition(".")[::2]]
     if not equals or not all(path):
         raise UsageError(f"--set {text!r}: write it as NAME.OPTION=VALUE, such as recipe.epochs=5")
     if path[0] not in Comparison.model_fields:

@@ -59,7 +59,9 @@ def test_every_built_in_works_and_tells_where_it_is_from() -> None:
 
 
 def test_an_unknown_name_gets_the_nearest_spelling_and_what_there_is() -> None:
-    with pytest.raises(UsageError, match=r"no fusion 'guidence': did you mean 'guidance'\? There are ensemble"):
+    with pytest.raises(
+        UsageError, match=r"no fusion 'guidence': did you mean 'guidance'\? There are agg, decision, ensemble"
+    ):
         load_registry().get("fusion", "guidence")
 
 

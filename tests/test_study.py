@@ -172,6 +172,12 @@ def test_a_given_primary_comes_first_whatever_the_evidence(cohort: Cohort, store
     assert {decision.order for decision in outcome.decisions} == {("c", "a", "b")}
 
 
+def test_an_option_of_a_member_of_a_family_is_what_follows_the_last_dot() -> None:
+    assert parse_setting("timm:resnet18.a1_in1k.pool=attention") == {
+        "options": {"timm:resnet18.a1_in1k": {"pool": "attention"}}
+    }
+
+
 def test_a_variant_can_be_set_on_the_command_line() -> None:
     text = 'variants.mean={fusion="guidance", options={guidance={fuse_init="mean"}}}'
     assert parse_setting(text) == {

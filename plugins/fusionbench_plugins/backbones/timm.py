@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -84,11 +85,16 @@ class Timm(Backbone):
 
     @classmethod
     def members(cls, pattern: str) -> Iterable[str]:
-        """The networks of timm whose names match a pattern such as `resnet*`."""
-        import timm
+        """The networks of timm whose names match a pattern such as `resnet*`; with a tag, such as `resnet18.a1*`."""
+        return networks(pattern)
 
-        names: list[str] = timm.list_models(pattern)
-        return names
+
+@lru_cache
+def networks(pattern: str) -> tuple[str, ...]:
+    """What timm has under names of that pattern; it names tags, which tell weights apart, only where asked for them."""
+    import timm
+
+    return tuple(timm.list_models(pattern, pretrained="." in pattern))
 
 
 class SlicePool(nn.Module):
