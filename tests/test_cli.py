@@ -78,7 +78,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(tables: Path, tmp_path: Pa
         (["--fusion", "guidance", "--set", "recipe.epoch=1"], "did you mean recipe.epochs?"),
         (["--fusion", "guidance", "--set", "recipe.stages.third.epochs=1"], "no training stage 'third'"),
         (["--fusion", "guidance", "--attention", "duel"], "no attention 'duel': did you mean 'dual'?"),
-        (["--fusion", "guidance", "--backbone", "table=rmc"], "backbone rmc takes image modalities"),
+        (["--fusion", "guidance", "--backbone", "table=rmc"], "unimodal has the backbone rmc, which takes image modalities"),
         (["--fusion", "guidance", "--ranking", "nest"], "no ranker 'nest': did you mean 'nested'?"),
         (["--fusion", "guidance", "--folds", "20"], "class LGG has 12 patients, too few for 20 folds"),
         (["--fusion", "guidance", "--folds", "no.csv"], "no file of folds at no.csv"),
@@ -127,7 +127,8 @@ def test_the_installed_program_says_it_too(tmp_path: Path) -> None:
     done = fusionbench("run", "--fusion", "guidence", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "fusionbench: no fusion 'guidence': did you mean 'guidance'? There are ensemble, guidance, logistic, unimodal\n"
+        "fusionbench: no fusion 'guidence': did you mean 'guidance'? There are "
+        "agg, all, decision, ensemble, feature, guidance, logistic, mmdvae, pixel, plain, unimodal\n"
     )
 
 
@@ -139,7 +140,7 @@ def test_data_without_a_reader_asks_for_one(tables: Path, tmp_path: Path) -> Non
 def test_list_describe_plugins_doctor(tmp_path: Path) -> None:
     listed = json.loads(fusionbench("list", "--format", "json", cwd=tmp_path).stdout)
     assert {"kind", "name", "plugin", "distribution", "version", "summary"} == listed[0].keys()
-    assert {"backbone", "attention", "fusion", "cohort", "ranker"} == {line["kind"] for line in listed}
+    assert {"backbone", "attention", "fusion", "cohort", "ranker", "extractor"} == {line["kind"] for line in listed}
     fusions = fusionbench("list", "fusion", cwd=tmp_path).stdout
     assert "guidance" in fusions
     assert "rmc" not in fusions

@@ -181,7 +181,7 @@ def test_images_and_tables_together_are_refused_in_one_line(images: Cohort) -> N
     mixed = with_table(images)
     with pytest.raises(FusionBenchError, match="pixel stacks all modalities into one backbone") as refused:
         open_study(load_comparison("demo", TINY, {"fusion": ["pixel"], "modalities": ["t1", "blood"]}), cohort=mixed)
-    assert "t1 has rmc, blood has mlp" in str(refused.value)
+    assert "t1 is an image with rmc, blood is a table with mlp" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
