@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fusionbench.atomic import atomic_folder
-    from fusionbench.cohorts import Cohort, CohortReader, Modality, Subject
+    from fusionbench.cohorts import Cohort, CohortReader, Modality, Proposal, Subject
     from fusionbench.components import (
         OUTLINE,
         AttentionModule,
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         Stage,
         copy_equal_shapes,
         pool,
+        present,
+        where_present,
     )
     from fusionbench.engine import run
     from fusionbench.errors import CohortError, FusionBenchError, nearest, summary
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "atomic": ("atomic_folder",),
-    "cohorts": ("Cohort", "CohortReader", "Modality", "Subject"),
+    "cohorts": ("Cohort", "CohortReader", "Modality", "Proposal", "Subject"),
     "components": (
         "OUTLINE",
         "AttentionModule",
@@ -62,6 +64,8 @@ _HOME = {
         "Stage",
         "copy_equal_shapes",
         "pool",
+        "present",
+        "where_present",
     ),
     "errors": ("CohortError", "FusionBenchError", "nearest", "summary"),
     "engine": ("run",),
@@ -109,6 +113,7 @@ __all__ = [
     "Parent",
     "Parts",
     "Predictions",
+    "Proposal",
     "Ranker",
     "Run",
     "Split",
@@ -129,10 +134,12 @@ __all__ = [
     "plan",
     "pool",
     "precisely",
+    "present",
     "read_checkpoint",
     "read_cohort",
     "run",
     "summary",
+    "where_present",
 ]
 
 

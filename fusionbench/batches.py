@@ -10,13 +10,16 @@ from torch import Tensor
 
 from fusionbench.augmentation import augment
 from fusionbench.cohorts import class_weights
-from fusionbench.components import OUTLINE, Batch
+from fusionbench.components import OUTLINE, Batch, presence
 from fusionbench.experiment import Augmentation
 from fusionbench.features import Features
 from fusionbench.planning import Fit
 from fusionbench.predictions import Predictions
 from fusionbench.seeds import derive_seed
 from fusionbench.volumes import Volumes
+
+UNKNOWN = -1
+"""The class number of a subject without a label: somebody that a trained model is asked about."""
 
 
 class Batches:
@@ -32,7 +35,7 @@ class Batches:
     ) -> None:
         self.fit, self.volumes, self.device, self.features = fit, volumes, device, features
         self.modalities = tuple(modality.name for modality in fit.modalities)
-        self.class_number = {name: number for number, name in enumerate(fit.classes)}
+        self.class_number = {name: number for number, name in enumerate(fit.classes)} | {"": UNKNOWN}
         labels = [fit.labels[id] for id in fit.split.training]
         self.class_weights = torch.tensor(class_weights(labels, fit.classes, fit.recipe["class_weights"]))
         self.given = {role: _by_subject(predictions) for role, predictions in (given or {}).items()}
@@ -45,7 +48,7 @@ class Batches:
         order = torch.randperm(len(ids), generator=generator).tolist()
         for some in chunks([ids[index] for index in order], self.fit.stages[stage]["batch_size"]):
             batch = self.batch(some, given=self.given, inputs=inputs)
-            yield self._augmented(batch, stage, epoch) if inputs else batch
+            yield self._for_training(batch, stage, epoch) if inputs else batch
 
     def in_order(self, ids: Sequence[str], *, given: bool = False) -> Iterator[Batch]:
         """Some subjects of the fit as they are; with the out-of-fold probabilities only where they exist."""
@@ -59,34 +62,68 @@ class Batches:
         labels = torch.tensor([self.class_number[self.fit.labels[id]] for id in ids])
         read = (self.features or self.volumes).inputs(ids, self.modalities) if inputs else {}
         seg = self.volumes.segmentation(ids) if inputs and self.fit.outlines != "none" else None
-        return self._outlined(
+        return self._told(
             Batch(
                 ids=tuple(ids),
                 inputs={name: x.to(self.device) for name, x in read.items()},
                 labels=labels.to(self.device),
                 weights=self.class_weights[labels].to(self.device),
-                present={name: torch.ones(len(ids), dtype=torch.bool, device=self.device) for name in self.modalities},
+                present={name: self._present(ids, name) for name in self.modalities},
                 seg=None if seg is None else seg.to(self.device),
                 given={role: torch.stack([known[id] for id in ids]).to(self.device) for role, known in given.items()},
             )
         )
 
-    def _outlined(self, batch: Batch) -> Batch:
-        """With the outline among the inputs, if the strategy asks for that of test subjects."""
-        if self.fit.outlines != "test" or batch.seg is None:
+    def _present(self, ids: Sequence[str], modality: str) -> Tensor:
+        return torch.tensor([modality not in self.fit.absent.get(id, ()) for id in ids], device=self.device)
+
+    def _told(self, batch: Batch) -> Batch:
+        """With what the strategy is told among the inputs: who has what, and the outline if it asks for it."""
+        told = dict(batch.inputs)
+        if self.fit.masks and told:
+            told |= {presence(name): here for name, here in batch.present.items()}
+        if self.fit.outlines == "test" and batch.seg is not None:
+            told[OUTLINE] = batch.seg.float()
+        return replace(batch, inputs=told)
+
+    def _for_training(self, batch: Batch, stage: str, epoch: int) -> Batch:
+        """Moved as augmentation says, with the modalities hidden that modality dropout takes."""
+        plain = replace(batch, inputs={name: batch.inputs[name] for name in self.modalities})
+        return self._told(self._hidden(self._augmented(plain, stage, epoch), stage, epoch))
+
+    def _hidden(self, batch: Batch, stage: str, epoch: int) -> Batch:
+        share = self.fit.recipe.get("modality_dropout", 0)
+        if not share:
             return batch
-        return replace(batch, inputs={**batch.inputs, OUTLINE: batch.seg.float()})
+        seeds = [derive_seed(self.fit.base_seed, "modality dropout", stage, epoch, id) for id in batch.ids]
+        before = torch.stack([batch.present[name] for name in self.modalities], 1).cpu()  # (B, M)
+        kept = torch.stack([keep(seed, here, share) for seed, here in zip(seeds, before, strict=True)]).to(self.device)
+        inputs = {
+            name: batch.inputs[name] * kept[:, index, None, None, None, None]
+            for index, name in enumerate(self.modalities)
+        }
+        present = {name: kept[:, index] for index, name in enumerate(self.modalities)}
+        return replace(batch, inputs=inputs, present=present)
 
     def _augmented(self, batch: Batch, stage: str, epoch: int) -> Batch:
-        images = [modality.name for modality in self.fit.modalities if modality.kind == "image"]
-        if not images:
+        if not any(modality.kind == "image" for modality in self.fit.modalities):
             return batch
         seeds = [derive_seed(self.fit.base_seed, "augmentation", stage, epoch, id) for id in batch.ids]
         settings = Augmentation(**self.fit.recipe["augmentation"])
-        spacing = self.volumes.spacing(batch.ids, images[0])
-        plain = {name: x for name, x in batch.inputs.items() if name != OUTLINE}
-        inputs, seg = augment(plain, batch.seg, seeds, spacing, settings)
-        return self._outlined(replace(batch, inputs=inputs, seg=seg))
+        spacing = self.volumes.spacing(batch.ids)
+        inputs, seg = augment(batch.inputs, batch.seg, seeds, spacing, settings)
+        return replace(batch, inputs=inputs, seg=seg)
+
+
+def keep(seed: int, here: Tensor, share: float) -> Tensor:
+    """Which modalities (M,) stay: each that is `here` goes with that probability, but the last one never does.
+
+    >>> keep(0, torch.tensor([True, False]), 0.9).tolist()
+    [True, False]
+    """
+    drawn = torch.rand(len(here), generator=torch.Generator().manual_seed(seed)).masked_fill(~here, -1)
+    kept = drawn >= share
+    return kept if kept.any() else drawn == drawn.max()
 
 
 def chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:

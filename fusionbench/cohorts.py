@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -50,8 +50,14 @@ class Subject:
         """Whether the subject has that modality."""
         return modality in self.files or modality in self.features
 
+    def lacks(self, modalities: Iterable[str]) -> tuple[str, ...]:
+        """Of these modalities those that it has not."""
+        return tuple(name for name in modalities if not self.has(name))
+
     def digest(self, modality: str) -> str:
-        """The SHA-256 of what is stored for that modality."""
+        """The SHA-256 of what is stored for that modality; empty if it has none."""
+        if not self.has(modality):
+            return ""
         if modality in self.features:
             return hashlib.sha256(np.asarray(self.features[modality], dtype="<f8").tobytes()).hexdigest()
         return file_digest(self.files[modality])
@@ -64,9 +70,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Subjects with the same modalities and labels from one set of classes.
+    """Subjects with some of the same modalities and labels from one set of classes.
 
-    Raises CohortError, naming every bad subject at once, for a doubled id, an unknown label or a missing modality.
+    Raises CohortError, naming every bad subject at once, for a doubled id, an unknown label, or a subject without any
+    modality. What is done about one that lacks some is decided where they are compared.
     """
 
     name: str
@@ -77,30 +84,36 @@ class Cohort:
     synthetic: bool = False
     notes: tuple[str, ...] = ()
     """What was excluded or assumed while reading, one line each."""
+    labelled: bool = True
+    """Whether everybody has a label of the classes; those that a trained model is asked about need none."""
 
     def __post_init__(self) -> None:
+        names = tuple(modality.name for modality in self.modalities)
         faults = [
             *(f"{name!r} appears {n} times" for name, n in Counter(s.id for s in self.subjects).items() if n > 1),
-            *(
-                f"{s.id!r} has the label {s.label!r}: {nearest(s.label, self.classes)}"
-                for s in self.subjects
-                if s.label not in self.classes
-            ),
-            *(f"{s.id!r} has no {m.name}" for s in self.subjects for m in self.modalities if not s.has(m.name)),
+            *(f"{s.id!r} has none of {', '.join(names)}" for s in self.subjects if len(s.lacks(names)) == len(names)),
             *(
                 f"{s.id!r} has {len(s.features[m.name])} values of {m.name}, not {m.channels}"
                 for s in self.subjects
                 for m in self.modalities
                 if m.name in s.features and len(s.features[m.name]) != m.channels
             ),
-            *(f"nobody is of class {name}" for name in self.classes if name not in {s.label for s in self.subjects}),
+            *(self._bad_labels() if self.labelled else ()),
         ]
         if faults:
-            raise CohortError(f"{self.name}: {summary(faults)}")
+            raise CohortError.of(self.name, faults)
         if self.positive_class not in self.classes:
             raise CohortError(f"positive class {self.positive_class!r}: {nearest(self.positive_class, self.classes)}")
         if len(self.classes) < 2:
             raise CohortError(f"{self.name}: {len(self.subjects)} subjects of one class; there is nothing to learn")
+
+    def _bad_labels(self) -> list[str]:
+        wrong = [s for s in self.subjects if s.label not in self.classes]
+        seen = {subject.label for subject in self.subjects}
+        return [
+            *(f"{s.id!r} has the label {s.label!r}: {nearest(s.label, self.classes)}" for s in wrong),
+            *(f"nobody is of class {name}" for name in self.classes if name not in seen),
+        ]
 
     def modality(self, name: str) -> Modality:
         """The modality of that name; UsageError if there is none."""
@@ -135,6 +148,49 @@ class Cohort:
         return {subject.id: subject for subject in self.subjects}
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """How a reader would read a folder: what it needs beside it, what it guessed, and how sure it is."""
+
+    settings: tuple[str, ...] = ()
+    """`NAME.OPTION=VALUE`, as `--set` takes them."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Name -> text of a file to be written into the folder, such as a manifest to look through."""
+    guesses: tuple[str, ...] = ()
+    """What was guessed or is still to be filled in, one line each."""
+    subjects: int = 0
+    """How many it would read: the reader with most is proposed first."""
+
+
+def completed(cohort: Cohort, modalities: tuple[str, ...], missing: str) -> Cohort:
+    """The cohort after a policy on subjects that lack some of these modalities, with a note of what was done.
+
+    `error` raises CohortError that lists them; `drop-subject` leaves them out; `mask` keeps those that have any.
+    """
+    lacking = {s.id: lacks for s in cohort.subjects if (lacks := s.lacks(modalities))}
+    if not lacking:
+        return cohort
+    if missing == "error":
+        faults = [f"{id!r} has no {', '.join(lacks)}" for id, lacks in lacking.items()]
+        mend = "add the files, or choose --missing drop-subject or --missing mask"
+        raise CohortError(f"{cohort.name}: {summary(faults)}: {mend}", [f"{fault}: {mend}" for fault in faults])
+    if missing == "drop-subject":
+        left = tuple(subject for subject in cohort.subjects if subject.id not in lacking)
+        told = summary([f"{id!r} (no {', '.join(lacks)})" for id, lacks in lacking.items()], ", ")
+        note = f"{len(lacking)} of {len(cohort.subjects)} subjects left out, for they lack a modality: {told}"
+    else:
+        bare = {id for id, lacks in lacking.items() if len(lacks) == len(modalities)}
+        left = tuple(subject for subject in cohort.subjects if subject.id not in bare)
+        counts = Counter(name for lacks in lacking.values() for name in lacks)
+        told = ", ".join(f"{counts[name]} {name}" for name in modalities if name in counts)
+        out = f"; {len(bare)} left out, for they have none" if bare else ""
+        note = f"{len(lacking)} of {len(cohort.subjects)} subjects lack a modality ({told}){out}"
+    if not left:
+        raise CohortError(f"{cohort.name}: nobody has {', '.join(modalities)}: compare fewer --modalities")
+    notes = cohort.notes if note in cohort.notes else (*cohort.notes, note)
+    return replace(cohort, subjects=left, notes=notes)
+
+
 class CohortReader(ABC):
     """Reads a folder or a table into a Cohort. A subclass has `name`, a docstring and keyword-only options."""
 
@@ -147,6 +203,17 @@ class CohortReader(ABC):
     @abstractmethod
     def read(self, path: Path) -> Cohort:
         """The cohort at that path; CohortError lists everything that is wrong with it."""
+
+    def read_new(self, path: Path, classes: tuple[str, ...], positive_class: str) -> Cohort:
+        """Subjects for a trained model of these classes, who need no label; an unknown one is ''.
+
+        A reader that does not say otherwise reads labelled data only.
+        """
+        return self.read(path)
+
+    def propose(self, path: Path) -> Proposal | None:
+        """How a folder could be read, from its look alone; None if it is not for this reader."""
+        return None
 
     def location(self, home: Path) -> Path | None:
         """Where the data lie if nobody says where; None if somebody must."""

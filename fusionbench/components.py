@@ -113,7 +113,11 @@ class Head(nn.Module):
 
 
 class Branch(nn.Module):
-    """One modality's way to a prediction: backbone, attention, head. A uni-modal model is one branch."""
+    """One modality's way to a prediction: backbone, attention, head. A uni-modal model is one branch.
+
+    `here` (B,) says which subjects have the modality; nothing of the others is looked at, no normalisation sees them,
+    and their classes are equally likely. Without it everybody has it.
+    """
 
     def __init__(self, parts: Parts, modality: str) -> None:
         super().__init__()
@@ -121,15 +125,33 @@ class Branch(nn.Module):
         self.attention = parts.attention(self.backbone.high_spec.channels)
         self.head = parts.head(self.backbone.high_spec.channels)
 
-    def features(self, x: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> high-level features after attention."""
+    def features(self, x: Tensor, here: Tensor | None = None) -> Tensor:
+        """(B, C, D, H, W) -> high-level features after attention; zeros for a subject that lacks the modality."""
+        return where_present(here, self._features, self.backbone.high_spec, x)
+
+    def forward(self, x: Tensor, here: Tensor | None = None) -> Tensor:
+        """(B, C, D, H, W) -> logits (B, K); zeros for a subject that lacks the modality."""
+        logits: Tensor = self.head(self.features(x, here))
+        return logits if here is None else logits * here[:, None]
+
+    def _features(self, x: Tensor) -> Tensor:
         features: Tensor = self.attention(self.backbone(x))
         return features
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> logits (B, K)."""
-        logits: Tensor = self.head(self.features(x))
-        return logits
+
+def where_present(
+    here: Tensor | None, compute: Callable[..., Tensor], spec: FeatureSpec, x: Tensor, *others: Tensor
+) -> Tensor:
+    """`compute(x, *others)` on the rows (B,) that are `here`, and zeros for the others; on all rows if None.
+
+    `spec` says what comes out of `compute` for an `x` (B, C, D, H, W): it is needed where no row is there.
+    """
+    if here is None or bool(here.all()):
+        return compute(x, *others)
+    if not bool(here.any()):
+        return x.new_zeros(len(x), spec.channels, *spec.size((x.shape[2], x.shape[3], x.shape[4])))
+    found = compute(*(rows[here] for rows in (x, *others)))
+    return found.new_zeros(len(here), *found.shape[1:]).index_put((here,), found)
 
 
 def pool(features: Tensor) -> Tensor:
@@ -178,7 +200,7 @@ class Batch:
     inputs: Mapping[str, Tensor]
     """Modality -> (B, C, D, H, W)."""
     labels: Tensor
-    """(B,) class numbers."""
+    """(B,) class numbers; -1 for a subject without a label, whom no loss sees."""
     weights: Tensor
     """(B,) the weight of each subject's class."""
     present: Mapping[str, Tensor] = field(default_factory=dict)
@@ -216,6 +238,16 @@ class Context:
     """Role -> the state dict of that parent."""
     training: Callable[[], Iterable[Batch]]
     """The training subjects, in order, not augmented."""
+
+
+def presence(modality: str) -> str:
+    """The input (B,) of truth values that says which subjects have a modality."""
+    return f"has {modality}"
+
+
+def present(inputs: Mapping[str, Tensor], modality: str) -> Tensor | None:
+    """(B,) which subjects have the modality; None where all of them do."""
+    return inputs.get(presence(modality))
 
 
 OUTLINE: Final = "outline"
@@ -276,6 +308,9 @@ class FusionStrategy(nn.Module, ABC):
     does not depend on them."""
     stacks: ClassVar[bool] = False
     """Gives all its modalities to one backbone, so they must be of one kind and have the same one."""
+    takes_missing: ClassVar[bool] = False
+    """Can do without a modality of a subject: `present(inputs, name)` says who has it, what stands there otherwise is
+    not looked at, and no modality is indispensable."""
     inherited: ClassVar[tuple[str, ...]] = ()
     """Prefixes of modules that come from parents and are not trained here."""
     stage_names: ClassVar[tuple[str, ...]] = ("fit",)

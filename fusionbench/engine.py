@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
@@ -22,7 +22,7 @@ from fusionbench.predictions import Predictions
 from fusionbench.store import Store
 from fusionbench.study import Study
 from fusionbench.training import Progress, Report, Workplace, build_strategy, execute, features_of
-from fusionbench.volumes import Volumes
+from fusionbench.volumes import Grid, Volumes
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ class Outcome:
     failed: Mapping[str, str]
     records: Mapping[str, Mapping[str, Any]]
     """Key -> what the store knows of the fit: parameters, seconds, peak memory."""
+    grids: frozenset[Grid] = frozenset()
+    """The grids that images had after preprocessing."""
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -127,7 +129,8 @@ def run(
     place = Workplace(study.cohort, study.registry, volumes, store, checkpoint_seconds)
     one_at_a_time = _Serial(listener)
     with _workers(place, jobs, one_at_a_time) as submit:
-        return _Run(study, store, one_at_a_time, jobs).finish(submit)
+        outcome = _Run(study, store, one_at_a_time, jobs).finish(submit)
+    return replace(outcome, grids=_grids(outcome.plan, volumes))
 
 
 def prepare(study: Study, store: Store) -> Volumes:
@@ -150,6 +153,12 @@ def prepare(study: Study, store: Store) -> Volumes:
         if features := features_of(fit, place):
             features.prepare(ids, [modality.name for modality in fit.modalities])
     return volumes
+
+
+def _grids(plan: Plan, volumes: Volumes) -> frozenset[Grid]:
+    """The grids that the images of a plan's fits had, as `prepare` left them in the cache."""
+    seen = {m.name for job in plan.jobs for m in job.fit.modalities if m.kind == "image"}
+    return frozenset(volumes.grids([subject.id for subject in volumes.cohort.subjects], sorted(seen)).values())
 
 
 @contextmanager

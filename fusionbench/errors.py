@@ -19,6 +19,20 @@ class UsageError(FusionBenchError, ValueError):
 class CohortError(FusionBenchError, ValueError):
     """Data that cannot be used: a missing file, a broken table, too few subjects."""
 
+    def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults) or (message,)
+        """Everything that is wrong, of which the message tells the first few."""
+
+    @classmethod
+    def of(cls, name: str, faults: Sequence[str]) -> CohortError:
+        """The error for a cohort of that name with these faults.
+
+        >>> str(CohortError.of("brats2018", ["'a' has no label", "'b' has no label"]))
+        "brats2018: 'a' has no label; 'b' has no label"
+        """
+        return cls(f"{name}: {summary(faults)}", faults)
+
 
 class PluginError(FusionBenchError, RuntimeError):
     """A plugin that cannot be loaded or that breaks a promise of its kind."""

@@ -75,6 +75,9 @@ class Recipe(_Settings):
     batch_size: Annotated[int, Field(ge=1)] = 1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     class_weights: Literal["paper", "inverse", "none"] = "paper"
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """How likely each modality of a training subject is hidden in an epoch, though never all of them; for strategies
+    that can do without one."""
     augmentation: Augmentation = Augmentation()
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     device: str = "auto"
@@ -112,10 +115,14 @@ class Protocol(_Settings):
     ranking: Ranking
     folds: int | str = 3
     """How many, or the path of a CSV with an official split."""
+    folds_by: Literal["", "site"] = ""
+    """`site`: one fold per site, tested on subjects from a place that training never saw; instead of `folds`."""
     inner_folds: Annotated[int, Field(ge=2)] = 3
     """Folds inside a training part, for ranking and for out-of-fold predictions."""
     repeats: Annotated[int, Field(ge=1)] = 1
     fold_seed: int = 0
+    refit: bool = False
+    """Train on everybody and test nobody: for models to be used, whatever the folds are."""
 
     @field_validator("folds")
     @classmethod
@@ -133,6 +140,9 @@ class _Shared(_Settings):
     attention: str
     features: str = ""
     """The extractor that makes a table of each image, from what lies inside the outline; empty: the images."""
+    missing: Literal["error", "drop-subject", "mask"] = "error"
+    """What is done about a subject that lacks a modality: refuse the cohort, leave the subject out, or tell the
+    strategy, which must be one that can do without."""
     protocol: Protocol
     recipe: Recipe = Recipe()
     preprocessing: Preprocessing = Preprocessing()

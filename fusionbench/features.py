@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fusionbench.atomic import atomic_file
 from fusionbench.cohorts import Cohort, Subject, file_digest
-from fusionbench.errors import CohortError, PluginError, summary
+from fusionbench.errors import CohortError, PluginError
 from fusionbench.extraction import FeatureExtractor
 from fusionbench.seeds import content_digest
 from fusionbench.volumes import equal_grids, read_volume
@@ -41,7 +41,7 @@ class Features:
         """Fill the cache, so that workers only read; CohortError names every bad subject at once."""
         faults = [fault for id in ids for fault in self._faults(self.cohort.subject(id), modalities)]
         if faults:
-            raise CohortError(f"{self.cohort.name}: {summary(faults)}")
+            raise CohortError.of(self.cohort.name, faults)
 
     def missing(self, ids: Sequence[str], modalities: Sequence[str]) -> int:
         """How many rows are not in the cache yet."""
@@ -50,8 +50,16 @@ class Features:
 
     def _input(self, ids: Sequence[str], modality: str) -> Tensor:
         subjects = [self.cohort.subject(id) for id in ids]
-        rows = np.stack([s.features[modality] if modality in s.features else self._row(s, modality) for s in subjects])
+        rows = np.stack([self._values(subject, modality) for subject in subjects])
         return torch.from_numpy(rows).float()[:, :, None, None, None]  # (B, F) -> (B, F, 1, 1, 1)
+
+    def _values(self, subject: Subject, modality: str) -> Sequence[float] | NDArray[np.float64]:
+        if modality in subject.features:
+            return subject.features[modality]
+        if modality in subject.files:
+            return self._row(subject, modality)
+        seen = self.cohort.modality(modality)
+        return (0.0,) * (seen.channels if seen.kind == "table" else len(self.extractor.names))
 
     def _faults(self, subject: Subject, modalities: Sequence[str]) -> Iterator[str]:
         for modality in modalities:

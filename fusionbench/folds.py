@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fusionbench.cohorts import Cohort, Subject
-from fusionbench.errors import CohortError, summary
+from fusionbench.errors import CohortError
 from fusionbench.seeds import content_digest, derive_seed
 
 
@@ -30,6 +30,11 @@ class Fold:
     repeat: int
     number: int
     split: Split
+
+
+def whole(cohort: Cohort) -> Fold:
+    """Everybody to train on and nobody to test."""
+    return Fold(0, 0, Split(tuple(sorted(subject.id for subject in cohort.subjects)), ()))
 
 
 def draw_folds(cohort: Cohort, folds: int, repeats: int = 1, seed: int = 0) -> tuple[Fold, ...]:
@@ -58,6 +63,29 @@ def draw_splits(subjects: Sequence[Subject], folds: int, seed: int) -> tuple[Spl
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed % 2**32)
     parts = splitter.split(ids, labels, groups if grouped else None)
     return tuple(Split(tuple(ids[training]), tuple(ids[test])) for training, test in parts)
+
+
+def site_folds(cohort: Cohort) -> tuple[Fold, ...]:
+    """One fold per site, in the order of their names: tested where nothing was trained.
+
+    Raises CohortError if a subject has no site, if there is one only, if a patient was seen at two, or if a training
+    part lacks a class.
+    """
+    sites = sorted({subject.site for subject in cohort.subjects})
+    bare = [subject.id for subject in cohort.subjects if not subject.site]
+    if bare:
+        raise CohortError(f"{cohort.name}: {len(bare)} subjects have no site, such as {bare[0]!r}: fold without sites")
+    if len(sites) < 2:
+        raise CohortError(f"{cohort.name}: all subjects are of one site, {sites[0]!r}: fold without sites")
+    tests = {number: [s.id for s in cohort.subjects if s.site == site] for number, site in enumerate(sites)}
+    _check_folds({(0, number): test for number, test in tests.items()}, cohort, cohort.name)
+    everyone = {subject.id for subject in cohort.subjects}
+    folds = tuple(
+        Fold(0, number, Split(tuple(sorted(everyone - set(test))), tuple(sorted(test))))
+        for number, test in tests.items()
+    )
+    _check_training_parts(folds, cohort, cohort.name)
+    return folds
 
 
 def folds_digest(folds: Iterable[Fold]) -> str:
@@ -114,7 +142,7 @@ def _check_folds(tests: dict[tuple[int, int], list[str]], cohort: Cohort, name: 
                 folds_of[cohort.subject(s).group or s].add(number)
         faults += [f"patient {g} is in folds {sorted(n)}" for g, n in sorted(folds_of.items()) if len(n) > 1]
     if faults:
-        raise CohortError(f"{name}: {summary(faults)}")
+        raise CohortError.of(name, faults)
 
 
 def _check_training_parts(folds: Iterable[Fold], cohort: Cohort, name: str) -> None:

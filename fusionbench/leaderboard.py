@@ -272,7 +272,13 @@ def _told(score: Score) -> dict[str, Any]:
     return {name: getattr(score, name) for name in names}
 
 
-def _check_paired(runs: Iterable[Run]) -> None:
+def _check_paired(runs: Sequence[Run]) -> None:
+    for run in runs:
+        if run.facts["refit"]:
+            raise UsageError(
+                f"{run.name} was trained on everybody, so nothing was tested and there is nothing to rank: "
+                f"`fusionbench predict {run.name} --data NEW` is what it is for"
+            )
     first, *others = runs
     for other in others:
         for what, a, b in (

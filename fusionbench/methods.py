@@ -73,6 +73,12 @@ class Method:
         names: tuple[str, ...] = self._fact("planned_stages")(**self.strategy.chosen(self.experiment.options))
         return names
 
+    @property
+    def hides_modalities(self) -> bool:
+        """Whether some of its modalities are hidden from it in training."""
+        several = len(self.experiment.modalities) > 1
+        return several and bool(self._fact("takes_missing")) and self.experiment.recipe.modality_dropout > 0
+
     def seen(self, modality: Modality) -> Modality:
         """A modality of the cohort as the strategy sees it."""
         if self.extractor is None or modality.kind == "table":
@@ -94,7 +100,7 @@ class Method:
     def unfit(self) -> str:
         """Why it cannot be done with this cohort; nothing if it can."""
         try:
-            return self._unfit_kinds() or self._unfit_stack() or self._unfit_outlines()
+            return self._unfit_kinds() or self._unfit_stack() or self._unfit_outlines() or self._unfit_missing()
         except UsageError as error:
             return f"has {error}"
 
@@ -153,6 +159,12 @@ class Method:
         if self.needs.outlines == "none" or not bare:
             return ""
         return f"needs the segmentation of every subject; {len(bare)} have none, such as {bare[0]!r}"
+
+    def _unfit_missing(self) -> str:
+        lacking = [s.id for s in self.cohort.subjects if s.lacks(self.experiment.modalities)]
+        if self._fact("takes_missing") or not lacking:
+            return ""
+        return f"needs every modality; {len(lacking)} subjects lack one, such as {lacking[0]!r}: --missing drop-subject"
 
     def _backbone(self, modality: Modality) -> str:
         named: Mapping[str, str] = self.experiment.backbone

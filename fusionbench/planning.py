@@ -84,6 +84,8 @@ class Fit:
     labels: Mapping[str, str]
     digests: Mapping[str, tuple[str, ...]]
     """Subject -> the SHA-256 of the content of each modality, and of the segmentation if it is read."""
+    absent: Mapping[str, tuple[str, ...]]
+    """Subject -> the modalities that it lacks, for those that lack some."""
     preprocessing: Mapping[str, Any]
     recipe: Mapping[str, Any]
     stages: Mapping[str, Mapping[str, Any]]
@@ -102,10 +104,39 @@ class Fit:
         }
         return content_digest(content)[:32]
 
+    @classmethod
+    def from_record(cls, told: Mapping[str, Any]) -> Fit:
+        """The inverse of `asdict`, through JSON as well: a fit of the same key. TypeError for other fields than ours."""
+        changed = {
+            "fusion": Built(**told["fusion"]),
+            "backbones": {name: Built(**backbone) for name, backbone in told["backbones"].items()},
+            "attention": told["attention"] and Built(**told["attention"]),
+            "features": told["features"] and Built(**told["features"]),
+            "modalities": tuple(Modality(**modality) for modality in told["modalities"]),
+            "classes": tuple(told["classes"]),
+            "split": Split(*(tuple(told["split"][part]) for part in ("training", "test"))),
+            "digests": {id: tuple(digests) for id, digests in told["digests"].items()},
+            "absent": {id: tuple(names) for id, names in told["absent"].items()},
+            "parents": tuple(ParentFits(p["role"], p["use"], tuple(p["keys"])) for p in told["parents"]),
+        }
+        return cls(**{**told, **changed})
+
+    @property
+    def components(self) -> tuple[tuple[str, Built], ...]:
+        """(kind, component) for everything that it is made with."""
+        backbones = (("backbone", built) for built in self.backbones.values())
+        others = (("attention", self.attention), ("extractor", self.features))
+        return (("fusion", self.fusion), *backbones, *((kind, built) for kind, built in others if built))
+
     @property
     def base_seed(self) -> int:
         """What every seed of the fit derives from; no name is in it, so a renamed plugin predicts the same."""
         return derive_seed(self.seed, self.split.training, [modality.name for modality in self.modalities])
+
+    @property
+    def masks(self) -> bool:
+        """Whether the strategy is told which modalities each subject has."""
+        return bool(self.absent) or self.recipe.get("modality_dropout", 0) > 0
 
     @property
     def work(self) -> int:
@@ -305,8 +336,9 @@ class Planner:
             split=split,
             labels={subject.id: subject.label for subject in subjects},
             digests={s.id: (*map(s.digest, modalities), *([s.seg_digest] * (outlines != "none"))) for s in subjects},
+            absent={subject.id: lacks for subject in subjects if (lacks := subject.lacks(modalities))},
             preprocessing=_preprocessing(experiment, method.modalities),
-            recipe=_fit_recipe(experiment, method.modalities, bool(names)),
+            recipe=_fit_recipe(method, bool(names)),
             stages={name: experiment.recipe.stage(name) for name in names},
             seed=experiment.seed,
             parents=parents,
@@ -382,11 +414,13 @@ def _preprocessing(experiment: Experiment, modalities: tuple[Modality, ...]) -> 
     return experiment.preprocessing.model_dump() if any(m.kind == "image" for m in modalities) else {}
 
 
-def _fit_recipe(experiment: Experiment, modalities: tuple[Modality, ...], trains: bool) -> dict[str, Any]:
+def _fit_recipe(method: Method, trains: bool) -> dict[str, Any]:
     """What of the recipe may change this fit: not the training of a strategy that trains nothing, for example."""
-    recipe = experiment.recipe.model_dump(exclude={"epochs", "learning_rate", "weight_decay", "stages"})
-    if not any(modality.kind == "image" for modality in modalities):
+    recipe = method.experiment.recipe.model_dump(exclude={"epochs", "learning_rate", "weight_decay", "stages"})
+    if not any(modality.kind == "image" for modality in method.modalities):
         del recipe["augmentation"]
+    if not method.hides_modalities:
+        del recipe["modality_dropout"]
     if not trains:
         recipe = {key: recipe[key] for key in ("batch_size", "precision", "device", "threads", "class_weights")}
     return recipe

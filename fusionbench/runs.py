@@ -112,7 +112,7 @@ def join_run(study: Study, folder: Path) -> Study:
     before = load_comparison(toml)
     if changed := difference(_comparable(before, study.comparison), _comparable(study.comparison, before)):
         raise StoreError(f"{folder} holds another experiment ({changed}): choose another folder with --out")
-    if (folder / "run.json").is_file() and _read_facts(folder)["cohort"]["fingerprint"] != study.cohort.fingerprint:
+    if (folder / "run.json").is_file() and read_facts(folder)["cohort"]["fingerprint"] != study.cohort.fingerprint:
         raise StoreError(f"{folder} was made from other data: choose another folder with --out")
     union = {
         "fusion": tuple(dict.fromkeys((*before.fusion, *study.comparison.fusion))),
@@ -151,13 +151,16 @@ def write_run(run: Run, folder: Path, tables: Mapping[str, str] | None = None) -
 
 def read_run(folder: Path) -> Run:
     """The tables of a finished run; UsageError if the folder holds none."""
-    if not (folder / "run.json").is_file():
-        raise UsageError(f"{folder} holds no finished run (no run.json): run `fusionbench run --out {folder}` first")
-    facts = _read_facts(folder)
+    facts = read_facts(folder)
+    if not (folder / "predictions.csv").is_file():
+        raise UsageError(f"{folder} holds models and no results: `fusionbench predict {folder} --data NEW` uses them")
     return Run(folder.name, facts, tuple(_read_results(folder, facts)), tuple(_read_ranking(folder)))
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What run.json says; UsageError if the folder holds no finished run."""
+    if not (folder / "run.json").is_file():
+        raise UsageError(f"{folder} holds no finished run (no run.json): run `fusionbench run --out {folder}` first")
     try:
         facts: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except ValueError:
@@ -205,8 +208,13 @@ def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
             "positive_class": cohort.positive_class,
             "fingerprint": cohort.fingerprint,
             "notes": list(cohort.notes),
+            "modalities": list(study.comparison.modalities),
+            "inputs": {m.name: [m.kind, m.channels] for m in map(cohort.modality, study.comparison.modalities)},
+            "grids": _grids(outcome),
+            "lacking": {s.id: list(lacks) for s in cohort.subjects if (lacks := s.lacks(study.comparison.modalities))},
         },
         "folds": {"count": len(study.folds), "digest": folds_digest(study.folds)},
+        "refit": study.comparison.protocol.refit,
         "seeds": {"seed": study.comparison.seed, "fold_seed": study.comparison.protocol.fold_seed},
         "methods": {e.label: _method_facts(study, e, outcome) for e in study.experiments},
         "fits": {key: _fit_facts(record) for key, record in sorted(outcome.records.items())},
@@ -221,6 +229,12 @@ def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
         },
         "seconds": round(seconds, 1),
     }
+
+
+def _grids(outcome: Outcome) -> list[dict[str, Any]]:
+    """The distinct grids of preprocessed images, (D, H, W), their spacing to a hundredth of a millimetre."""
+    rounded = {(grid.size, tuple(round(mm, 2) for mm in grid.spacing)) for grid in outcome.grids}
+    return [{"size": list(size), "spacing": list(spacing)} for size, spacing in sorted(rounded)]
 
 
 def _component_facts(component: Component) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from fusionbench.cohorts import Cohort, CohortReader
+from fusionbench.cohorts import Cohort, CohortReader, completed
 from fusionbench.errors import UsageError, nearest
 from fusionbench.experiment import (
     Comparison,
@@ -18,7 +18,7 @@ from fusionbench.experiment import (
     read_config,
     without_none,
 )
-from fusionbench.folds import Fold, draw_folds, read_folds
+from fusionbench.folds import Fold, draw_folds, read_folds, site_folds, whole
 from fusionbench.methods import Method, method_named, rows_of
 from fusionbench.registry import Component, Registry, load_registry, read_cohort
 
@@ -61,6 +61,7 @@ def open_study(
     modalities = comparison.modalities or tuple(modality.name for modality in cohort.modalities)
     named = comparison.model_copy(update={"modalities": modalities})
     _check_modalities(named, cohort)
+    cohort = completed(cohort, modalities, comparison.missing)
     chosen, left_out = _expanded(named, cohort, registry)
     experiments = _experiments(chosen, cohort, registry)
     resolved = _resolved(chosen, experiments, cohort, registry)
@@ -108,7 +109,9 @@ def _check_components(comparison: Comparison, registry: Registry) -> None:
         if name not in known:
             raise UsageError(f"no fusion {name!r}: {nearest(name, known)}{registry.broken_plugins}")
     registry.get("cohort", comparison.cohort.reader)
-    registry.get("ranker", comparison.protocol.ranking.ranker)
+    ranker = registry.get("ranker", comparison.protocol.ranking.ranker)
+    if comparison.protocol.refit and ranker.cls.saw_test:  # type: ignore[attr-defined]
+        raise UsageError(f"{ranker.name} ranks on test folds, and a refit on everybody has none: --ranking another")
     for features in {comparison.features, *(variant.features for variant in comparison.variants.values())} - {""}:
         registry.get("extractor", features)
     for name in {comparison.attention, comparison.protocol.ranking.attention} - {""}:
@@ -229,6 +232,12 @@ def _options(components: Iterable[Component], given: Mapping[str, Mapping[str, A
 
 def _folds(comparison: Comparison, cohort: Cohort) -> tuple[Fold, ...]:
     protocol = comparison.protocol
+    if protocol.refit:
+        return (whole(cohort),)
+    if protocol.folds_by == "site":
+        if protocol.repeats > 1:
+            raise UsageError("--folds-by site has one way to fold, so --repeats must be 1")
+        return site_folds(cohort)
     if isinstance(protocol.folds, str):
         return read_folds(Path(protocol.folds), cohort)
     return draw_folds(cohort, protocol.folds, protocol.repeats, protocol.fold_seed)

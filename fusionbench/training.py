@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fusionbench.batches import Batches
 from fusionbench.cohorts import Cohort
-from fusionbench.components import AttentionModule, Backbone, Context, FusionStrategy, Parts, Stage
+from fusionbench.components import AttentionModule, Backbone, Batch, Context, FusionStrategy, Parts, Stage
 from fusionbench.devices import make_fabric, peak_memory
 from fusionbench.errors import PluginError, TrainingError
 from fusionbench.features import Features
@@ -92,10 +92,8 @@ def pretrained(model: nn.Module) -> dict[str, str]:
 
 def _check_source(fit: Fit, registry: Registry) -> None:
     """PluginError if code was edited since the fit was planned: its result would be kept under the wrong key."""
-    backbones = (("backbone", built) for built in fit.backbones.values())
-    others = (("attention", fit.attention), ("extractor", fit.features))
-    for kind, built in (("fusion", fit.fusion), *backbones, *others):
-        if built and source_digest(registry.get(kind, built.name).cls) != built.source:
+    for kind, built in fit.components:
+        if source_digest(registry.get(kind, built.name).cls) != built.source:
             raise PluginError(f"the code of {kind} {built.name} changed during the run: run the same command again")
 
 
@@ -206,10 +204,20 @@ def train_epoch(
     return total / count
 
 
-def predict(model: FusionStrategy, batches: Batches, ids: Sequence[str], fabric: Fabric) -> Predictions:
-    """The class probabilities of some subjects of the fit, and the strategy's remarks."""
+def predict(
+    model: FusionStrategy,
+    batches: Batches,
+    ids: Sequence[str],
+    fabric: Fabric,
+    report: Callable[[int], None] = lambda subjects: None,
+) -> Predictions:
+    """The class probabilities of some subjects of the fit, and the strategy's remarks.
+
+    `report` is told after each batch how many subjects were in it.
+    """
     model.eval()
-    fit, rows, notes = batches.fit, [], []
+    fit, notes = batches.fit, []
+    rows = [torch.empty(0, len(fit.classes), dtype=torch.float64)]
     with torch.inference_mode(), seeded(derive_seed(batches.fit.base_seed, "predict")):
         for batch in batches.in_order(ids):
             with fabric.autocast():  # notes too: in another precision they might tell of another prediction
@@ -217,6 +225,7 @@ def predict(model: FusionStrategy, batches: Batches, ids: Sequence[str], fabric:
             _check_logits(fit, logits, batch.inputs)
             rows.append(logits.double().softmax(1).cpu())
             notes += [{column: values[i] for column, values in remarks.items()} for i in range(len(batch.ids))]
+            report(len(batch.ids))
     labels = tuple(fit.labels[id] for id in ids)
     return Predictions(tuple(ids), labels, fit.classes, torch.cat(rows).numpy(), tuple(notes))
 
@@ -304,11 +313,17 @@ def begin(model: FusionStrategy, fit: Fit, batches: Batches, store: Store) -> No
     with seeded(derive_seed(fit.base_seed, "begin")), torch.no_grad():
         for backbone in model.modules():
             if isinstance(backbone, Backbone) and backbone.needs_statistics:
-                names = backbone.modalities
                 training = batches.in_order(fit.split.training)
-                backbone.fit_statistics(torch.cat([batch.inputs[n] for n in names], 1) for batch in training)
+                rows = (_of_those_who_have(batch, backbone.modalities) for batch in training)
+                backbone.fit_statistics(some for some in rows if len(some))
         weights = {parent.role: store.weights(parent.keys[0]) for parent in fit.parents if parent.use == "weights"}
         model.begin(Context(weights, lambda: batches.in_order(fit.split.training, given=True)))
+
+
+def _of_those_who_have(batch: Batch, modalities: Sequence[str]) -> Tensor:
+    """These modalities stacked as channels, (b, sum of C, D, H, W), of the subjects that have them all."""
+    stacked = torch.cat([batch.inputs[name] for name in modalities], 1)
+    return stacked[torch.stack([batch.present[name] for name in modalities]).all(0)]
 
 
 def _out_of_fold(fit: Fit, store: Store) -> dict[str, Predictions]:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from fusionbench.atomic import atomic_file, write_text
 from fusionbench.cohorts import Cohort, Subject, file_digest
-from fusionbench.errors import CohortError, summary
+from fusionbench.errors import CohortError
 
 if TYPE_CHECKING:
     from fusionbench.experiment import Preprocessing
@@ -73,7 +73,10 @@ class Volumes:
         self._open: dict[Path, tuple[NDArray[Any], Grid]] = {}
 
     def inputs(self, ids: Sequence[str], modalities: Sequence[str]) -> dict[str, Tensor]:
-        """Modality -> float32 (B, C, D, H, W) in [0, 1]; a table of F features is (B, F, 1, 1, 1), as it was read."""
+        """Modality -> float32 (B, C, D, H, W) in [0, 1]; a table of F features is (B, F, 1, 1, 1), as it was read.
+
+        Zeros for a subject that lacks it.
+        """
         return {name: self._input(ids, name) for name in modalities}
 
     def segmentation(self, ids: Sequence[str]) -> Tensor:
@@ -84,23 +87,33 @@ class Volumes:
         """The (D, H, W) of a modality after preprocessing; one voxel for a table."""
         if self.cohort.modality(modality).kind == "table":
             return (1, 1, 1)
-        return self._grid(self.cohort.subjects[0], modality).after(self.preprocessing).size
+        names = (modality, *self._image_names)  # where nobody has it any other tells: all images are of one size
+        subject, name = next((s, name) for name in names for s in self.cohort.subjects if name in s.files)
+        return self._grid(subject, name).after(self.preprocessing).size
 
-    def spacing(self, ids: Sequence[str], modality: str) -> Tensor:
-        """Millimetres per voxel of an image modality after preprocessing, (B, 3) in the order (D, H, W).
+    def grids(self, ids: Sequence[str], modalities: Sequence[str]) -> dict[str, Grid]:
+        """Subject -> the grid of its images of these modalities after preprocessing, for those that have any."""
+        several = {id: self.cohort.subject(id) for id in ids}
+        first = {id: [name for name in modalities if name in s.files][:1] for id, s in several.items()}
+        return {id: self._grid(several[id], n).after(self.preprocessing) for id, names in first.items() for n in names}
 
-        One row per subject: equal sizes do not make equal spacings where scanners differ. Ones for a table.
+    def grid(self, id: str, modality: str) -> Grid:
+        """Where the voxels of an image lie in its file, whatever becomes of them."""
+        return self._grid(self.cohort.subject(id), modality)
+
+    def spacing(self, ids: Sequence[str]) -> Tensor:
+        """Millimetres per voxel of each subject's images after preprocessing, (B, 3) in the order (D, H, W).
+
+        One row per subject: equal sizes do not make equal spacings where scanners differ. Ones where it has no image.
         """
-        if self.cohort.modality(modality).kind == "table":
-            return torch.ones(len(ids), 3)
-        grids = (self._grid(self.cohort.subject(id), modality).after(self.preprocessing) for id in ids)
-        return torch.tensor([grid.spacing for grid in grids])
+        grids = self.grids(ids, self._image_names)
+        return torch.tensor([grids[id].spacing if id in grids else (1.0, 1.0, 1.0) for id in ids])
 
     def prepare(self, ids: Sequence[str], modalities: Sequence[str], *, segmentation: bool = False) -> None:
         """Fill the cache, so that workers only read; CohortError names every bad subject at once."""
         faults = self.check(ids, modalities, segmentation=segmentation)
         if faults:
-            raise CohortError(f"{self.cohort.name}: {summary(faults)}")
+            raise CohortError.of(self.cohort.name, faults)
 
     def check(self, ids: Sequence[str], modalities: Sequence[str], *, segmentation: bool = False) -> list[str]:
         """Every fault of these subjects, one line each; what is sound is in the cache afterwards."""
@@ -108,7 +121,7 @@ class Volumes:
         faults: list[str] = []
         sizes: dict[str, Size] = {}
         for subject in map(self.cohort.subject, ids):
-            grids, bad = self._grids(subject, images, segmentation)
+            grids, bad = self._grids(subject, [name for name in images if name in subject.files], segmentation)
             faults += bad
             faults += _unequal_grids(subject.id, grids)
             for grid in list(grids.values())[:1]:
@@ -132,13 +145,17 @@ class Volumes:
     def _input(self, ids: Sequence[str], name: str) -> Tensor:
         subjects = [self.cohort.subject(id) for id in ids]
         if self.cohort.modality(name).kind == "table":
-            rows = torch.tensor([subject.features[name] for subject in subjects], dtype=torch.float32)
+            blank = (0.0,) * self.cohort.modality(name).channels
+            rows = torch.tensor([subject.features.get(name, blank) for subject in subjects], dtype=torch.float32)
             return rows[:, :, None, None, None]  # (B, F) -> (B, F, 1, 1, 1)
-        return _stacked(ids, (self._image(subject, name)[0] for subject in subjects)).float()
+        return _stacked(ids, (self._image(s, name)[0] if s.has(name) else self._blank(name) for s in subjects)).float()
+
+    def _blank(self, name: str) -> NDArray[Any]:
+        return np.zeros((self.cohort.modality(name).channels, *self.size(name)), _DTYPES["image"])
 
     def _labels(self, subject: Subject) -> NDArray[Any]:
         labels, grid = self._seg(subject)
-        images = {name: self._grid(subject, name) for name in self._image_names[:1]}
+        images = {name: self._grid(subject, name) for name in self._image_names if name in subject.files}
         faults = _unequal_grids(subject.id, {**images, "seg": grid})
         if faults:
             raise CohortError(faults[0])

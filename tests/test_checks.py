@@ -318,6 +318,12 @@ class Rounds(Concat):
         return 3 * (torch.cat(pooled, 1) - 300)
 
 
+class LooksAway(Concat):
+    """Says that it can do without a modality, and takes what stands in its place."""
+
+    takes_missing = True
+
+
 class NeedsCompany(Concat):
     """Normalises pooled features over the batch."""
 
@@ -422,6 +428,7 @@ PLANTED = {
     NeverTrained: "every-parameter-trains",
     ByPosition: "found-by-name",
     FirstOnly: "every-modality-matters",
+    LooksAway: "missing-ignored",
     ClampsInputs: "inputs-untouched",
     ComparesWithTheBatch: "samples-independent",
     UndeclaredStage: "stages-declared",

@@ -78,7 +78,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(tables: Path, tmp_path: Pa
         (["--fusion", "guidance", "--set", "recipe.epoch=1"], "did you mean recipe.epochs?"),
         (["--fusion", "guidance", "--set", "recipe.stages.third.epochs=1"], "no training stage 'third'"),
         (["--fusion", "guidance", "--attention", "duel"], "no attention 'duel': did you mean 'dual'?"),
-        (["--fusion", "guidance", "--backbone", "table=rmc"], "unimodal has the backbone rmc, which takes image modalities"),
+        (["--fusion", "guidance", "--backbone", "table=rmc"], "has the backbone rmc, which takes image modalities"),
         (["--fusion", "guidance", "--ranking", "nest"], "no ranker 'nest': did you mean 'nested'?"),
         (["--fusion", "guidance", "--folds", "20"], "class LGG has 12 patients, too few for 20 folds"),
         (["--fusion", "guidance", "--folds", "no.csv"], "no file of folds at no.csv"),

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionbench import Cohort, CohortError, Fold, Modality, Split, Subject
-from fusionbench.folds import draw_folds, draw_splits, folds_digest, folds_rows, read_folds
+from fusionbench.folds import draw_folds, draw_splits, folds_digest, folds_rows, read_folds, site_folds
 
 relaxed = settings(deadline=None, max_examples=40, database=None)
 
@@ -334,3 +334,32 @@ def test_an_official_split_that_trains_without_a_class_is_refused(tmp_path: Path
     rows = ((subject.id, int(subject.label == "LGG")) for subject in cohort.subjects)
     with pytest.raises(CohortError, match="without fold 0 there is no HGG left to train on"):
         read_folds(written(tmp_path / "f.csv", *rows), cohort)
+
+
+# By site
+
+
+def sited(sites: Sequence[str], groups: Sequence[str] = ()) -> Cohort:
+    subjects = subjects_of(["HGG", "LGG"] * (len(sites) // 2), groups)
+    return cohort_of([replace(subject, site=site) for subject, site in zip(subjects, sites, strict=True)])
+
+
+def test_a_fold_per_site_is_tested_where_nothing_was_trained() -> None:
+    cohort = sited(["north", "north", "west", "west", "east", "east"])
+    folds = site_folds(cohort)
+    assert [{cohort.subject(id).site for id in fold.split.test} for fold in folds] == [{"east"}, {"north"}, {"west"}]
+    assert_partition([fold.split for fold in folds], cohort.subjects)
+
+
+@pytest.mark.parametrize(
+    ("sites", "groups", "says"),
+    [
+        (["north", "", "west", "west"], (), "1 subjects have no site, such as 's001'"),
+        (["north"] * 4, (), "all subjects are of one site, 'north'"),
+        (["north", "north", "west", "west"], ["p", "q", "p", "r"], r"patient p is in folds \[0, 1\]"),
+        (["north", "west", "north", "west"], (), "without fold 0 there is no HGG left to train on"),
+    ],
+)
+def test_sites_that_cannot_be_folds_are_refused(sites: list[str], groups: Sequence[str], says: str) -> None:
+    with pytest.raises(CohortError, match=says):
+        site_folds(sited(sites, groups))

@@ -125,7 +125,7 @@ def test_spacing_follows_crop_and_resize(tmp_path):
     files = [write(tmp_path / f"{i}.nii.gz", voxels(seed=i), affine * [1, 1, i + 1, 1]) for i in range(2)]
     made = cohort(("one", {"t1": files[0]}, None), ("two", {"t1": files[1]}, None))
     volumes = Volumes(made, preprocessing(crop=(4, 12, 10), resize=(8, 6, 10)), tmp_path / "cache")
-    assert torch.allclose(volumes.spacing(["two", "one"], "t1"), torch.tensor([[3.0, 3.0, 1.0], [1.5, 3.0, 1.0]]))
+    assert torch.allclose(volumes.spacing(["two", "one"]), torch.tensor([[3.0, 3.0, 1.0], [1.5, 3.0, 1.0]]))
     assert volumes.size("t1") == (8, 6, 10)
 
 
@@ -166,7 +166,7 @@ def test_tables_are_volumes_of_one_voxel(tmp_path):
     volumes.prepare(["a", "b"], ["omics"])
     assert volumes.inputs(["b", "a"], ["omics"])["omics"].tolist() == [[[[[1]]], [[[1]]]], [[[[1]]], [[[0]]]]]
     assert volumes.size("omics") == (1, 1, 1)
-    assert volumes.spacing(["a"], "omics").tolist() == [[1, 1, 1]]
+    assert volumes.spacing(["a"]).tolist() == [[1, 1, 1]]
 
 
 def test_the_cache_is_read_and_its_broken_files_are_made_again(tmp_path):
@@ -310,5 +310,5 @@ def test_real_images_load(tmp_path):
     inputs = volumes.inputs(names, sequences)
     assert all(values.shape == (2, 1, 25, 40, 40) for values in inputs.values())
     assert all(values.min() == 0 and 0.5 < values.max() <= 1 for values in inputs.values())
-    assert torch.allclose(volumes.spacing(names, "t2"), torch.tensor([6.0, 6.0, 6.0]))
+    assert torch.allclose(volumes.spacing(names), torch.tensor([6.0, 6.0, 6.0]))
     assert {0, 2} <= set(volumes.segmentation(names).unique().tolist()) <= {0, 1, 2, 4}

@@ -45,6 +45,14 @@ class ListFormat(StrEnum):
     json = "json"
 
 
+class AuditFormat(StrEnum):
+    """How findings are printed."""
+
+    table = "table"
+    md = "md"
+    json = "json"
+
+
 def main() -> None:
     """Run the command line: an error of ours is one line and exit code 2, anything else is our bug."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
@@ -87,7 +95,9 @@ def run(  # noqa: PLR0913 - a command has as many arguments as flags
     baselines: Annotated[str | None, typer.Option(help="Strategies that come along, comma-separated, or none.")] = None,
     backbone: asked.Backbone = "",
     attention: asked.Attention = "",
+    missing: asked.Missing = "",
     folds: asked.Folds = "",
+    folds_by: asked.FoldsBy = "",
     repeats: asked.Repeats = None,
     ranking: asked.Ranking = "",
     primary: Annotated[str, typer.Option(help="Modality that comes first whatever the ranking says.")] = "",
@@ -121,7 +131,9 @@ def ablate(  # noqa: PLR0913 - a command has as many arguments as flags
     config: asked.Config = "",
     backbone: asked.Backbone = "",
     attention: asked.Attention = "",
+    missing: asked.Missing = "",
     folds: asked.Folds = "",
+    folds_by: asked.FoldsBy = "",
     repeats: asked.Repeats = None,
     ranking: asked.Ranking = "",
     seed: asked.Seed = None,
@@ -205,11 +217,18 @@ def leaderboard(
     folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
     format: Annotated[TableFormat, typer.Option(help="table, csv, md or json.")] = TableFormat.table,
     published: Annotated[str, typer.Option(help="A data set whose printed scores stand beside: brats2018, ...")] = "",
+    by_available: Annotated[
+        bool, typer.Option("--by-available", help="Score each set of modalities that subjects have on its own.")
+    ] = False,
 ) -> None:
     """Print the leaderboard of one or more runs on the same folds."""
     from fusionbench import published as papers
     from fusionbench_cli import render
 
+    if by_available:
+        for folder in folders:
+            render.subsets(folder)
+        return
     printed = papers.published(published) if published else None
     board = fusionbench.Leaderboard.read(*folders)
     board = board.beside(printed) if printed else board
@@ -222,6 +241,31 @@ def leaderboard(
             print(board.to_markdown(), end="")
         case TableFormat.json:
             print(board.to_json(), end="")
+
+
+@app.command()
+def audit(
+    table: Annotated[str, typer.Argument(help="A CSV of printed scores, or a shipped paper: xu2024.")],
+    format: Annotated[AuditFormat, typer.Option(help="table, md or json.")] = AuditFormat.table,
+) -> None:
+    """Check a table of published scores for numbers that cannot be, and an AUC that is none.
+
+    Exit code 0 if nothing is found, 1 if something is, 2 if the table cannot be read.
+    """
+    from fusionbench.audit import audit as check_scores
+    from fusionbench.audit import read_table
+    from fusionbench_cli import render
+
+    found = check_scores(read_table(table))
+    match format:
+        case AuditFormat.table:
+            render.audit(found)
+        case AuditFormat.md:
+            print(found.to_markdown(), end="")
+        case AuditFormat.json:
+            print(found.to_json(), end="")
+    if found.findings:
+        raise typer.Exit(1)
 
 
 @app.command()

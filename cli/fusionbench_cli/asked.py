@@ -25,6 +25,10 @@ Config = Annotated[str, typer.Option(help="A shipped configuration by name, or a
 Backbone = Annotated[str, typer.Option(help="Backbone, or kind=NAME / modality=NAME, comma-separated.")]
 Attention = Annotated[str, typer.Option(help="Attention module.")]
 Folds = Annotated[str, typer.Option(help="Number of folds, or a CSV with an official split.")]
+FoldsBy = Annotated[str, typer.Option(help="site: one fold per site, tested where nothing was trained.")]
+Missing = Annotated[
+    str, typer.Option(help="A subject that lacks a modality: error, drop-subject or mask. [default: error]")
+]
 Repeats = Annotated[int | None, typer.Option(help="Repeats of the cross-validation.")]
 Ranking = Annotated[str, typer.Option(help="nested, fixed or outer, or a plugin's.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")]
@@ -60,7 +64,9 @@ class Asked:
     config: str
     backbone: str
     attention: str
+    missing: str
     folds: str
+    folds_by: str
     repeats: int | None
     ranking: str
     primary: str
@@ -96,10 +102,12 @@ class Asked:
             "baselines": None if self.baselines is None else [] if self.baselines == "none" else names(self.baselines),
             "backbone": names(self.backbone) or None,
             "attention": self.attention or None,
+            "missing": self.missing or None,
             "seed": self.seed,
             "cohort": {"data": self.data or None, "reader": self.cohort or None},
             "protocol": {
                 "folds": int(self.folds) if self.folds.isdecimal() else self.folds or None,
+                "folds_by": self.folds_by or None,
                 "repeats": self.repeats,
                 "fold_seed": self.fold_seed,
                 "ranking": {"ranker": self.ranking or None, "primary": self.primary or None},

@@ -19,6 +19,7 @@ from fusionbench.errors import UsageError, nearest
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+    from fusionbench.audit import Audit
     from fusionbench.doctor import Finding
     from fusionbench.engine import Event, Forecast, Planned
     from fusionbench.experiment import Comparison
@@ -177,6 +178,17 @@ def leaderboard(board: Leaderboard) -> None:
         say(f"  {note}")
 
 
+def subsets(folder: Path) -> None:
+    """How each method of a run does on the subjects that have the same modalities."""
+    from fusionbench.leaderboard import SHOWN
+    from fusionbench.runs import read_run
+    from fusionbench.subsets import by_available, subset_rows
+
+    rows = list(subset_rows(by_available(read_run(folder)), SHOWN))
+    _print(f"{folder.name}, by what subjects have", ["method", "has", "subjects", *SHOWN], rows, right=range(3, 8))
+    say("  pooled over the test folds, mean over repeats; empty: not defined for one class; decisions at .5")
+
+
 def next_steps(folder: Path, store: Path, study: Study) -> None:
     """Where the files are, and what to do next."""
     say(
@@ -247,6 +259,19 @@ def checks(verdicts: Iterable[Verdict]) -> bool:
         word = "exempt" if verdict.exempt else "ok" if verdict.held else "FAILED"
         say(f"{word:6} {verdict.promise}" + (f": {verdict.detail}" if verdict.detail else ""))
     return fine
+
+
+def audit(done: Audit) -> None:
+    """What an audit found, row by row of the table."""
+    rows = dict.fromkeys((f.method, f.dataset, f.table) for f in done.findings)
+    for row in rows:
+        method, dataset, table = row
+        say(", ".join(filter(None, (method, dataset, f"table {table}" if table else ""))))
+        for f in done.findings:
+            if (f.method, f.dataset, f.table) == row:
+                say(f"  {f.rule}: {f.text}")
+    for note in (done.summary, *done.notes):
+        say(note)
 
 
 def findings(found: Iterable[Finding]) -> bool:

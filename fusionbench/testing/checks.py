@@ -56,6 +56,7 @@ CHECKS: Final[Mapping[str, tuple[Check, ...]]] = {
         fusion_checks.check_finite,
         fusion_checks.check_found_by_name,
         fusion_checks.check_every_modality_matters,
+        fusion_checks.check_missing_ignored,
         fusion_checks.check_samples_independent,
         fusion_checks.check_inputs_untouched,
         fusion_checks.check_stages_declared,

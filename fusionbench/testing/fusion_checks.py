@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusionbench.components import AttentionModule, Backbone, Batch, Context, FusionStrategy, Parts, Stage
+from fusionbench.components import AttentionModule, Backbone, Batch, Context, FusionStrategy, Parts, Stage, presence
 from fusionbench.errors import UsageError
 from fusionbench.registry import load_registry
 from fusionbench.testing.class_checks import each_option_value
@@ -114,6 +114,28 @@ def check_every_modality_matters(cls: Strategy, **options: Any) -> None:
             plain = model(inputs)
             dumb -= {name for name in dumb if not close(model({**inputs, name: others[name]}), plain, 1e-6)}
         require(not dumb, f"{listing(sorted(dumb))} makes no difference to the prediction: {toy}")
+
+
+def check_missing_ignored(cls: Strategy, **options: Any) -> None:
+    """If it `takes_missing`, any modality may be missing, and what stands in its place makes no difference."""
+    if not cls.takes_missing:
+        return
+    for toy in toys_for(cls, (1, 2, 4), options):
+        first, last = toy.modalities[0], toy.modalities[-1]
+        gone = {name: [False, name == first, name == last, name != first] for name in toy.modalities}  # per subject
+        masks = {presence(name): ~torch.tensor(rows) for name, rows in gone.items()}
+        model, inputs = _shaken(cls, toy, options), toy.batch().inputs
+        logits = model({**inputs, **masks})
+        require(bool(torch.isfinite(logits).all()), f"NaN or infinity where a modality is missing: {toy}")
+        junk = {name: x + 9 * ~masks[presence(name)].view(-1, 1, 1, 1, 1) for name, x in inputs.items() if name in gone}
+        require(
+            close(model({**inputs, **junk, **masks}), logits),
+            f"looks at a modality that the subject lacks: ask present(inputs, name) ({toy})",
+        )
+        require(
+            close(logits[:1], model(inputs)[:1]),
+            f"a subject that has every modality is judged differently when others lack one: {toy}",
+        )
 
 
 def check_every_parameter_trains(cls: Strategy, **options: Any) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from fusionbench import Cohort, CohortError, CohortReader, Modality, Subject, hookimpl, nearest, summary
+from fusionbench import Cohort, CohortError, CohortReader, Modality, Subject, hookimpl, nearest
 
 MODALITIES = ("t1ce", "t2", "flair", "t1")
 """The names of 2018, in the order in which a cohort has them."""
@@ -75,7 +75,7 @@ class Brats(CohortReader):
             if s.label not in self.classes
         ]
         if faults:
-            raise CohortError(f"{path.name}: {summary(faults)}")
+            raise CohortError.of(path.name, faults)
         return self._cohort(path, tuple(subject for subject, _ in found), listing.notes)
 
     def _listing(self, root: Path) -> Listing:

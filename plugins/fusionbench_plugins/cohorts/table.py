@@ -57,7 +57,7 @@ class Table(CohortReader):
         faults += _absent(truth, features)
         faults += [fault for name, table in features.items() for fault in _bad_cells(name, table)]
         if faults:
-            raise CohortError(f"{path.name}: {summary(faults)}")
+            raise CohortError.of(path.name, faults)
         return self._cohort(path, truth, raw, {name: _numbers(table) for name, table in features.items()})
 
     def _folder(self, path: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
@@ -105,7 +105,7 @@ class Table(CohortReader):
         if "" in table.index:
             faults.append(f"{path.name}: a row has no {self.id}")
         if faults:
-            raise CohortError(summary(faults))
+            raise CohortError(summary(faults), faults)
         return table
 
     def _cohort(

@@ -5,6 +5,8 @@ For modalities m = 1..M and K classes, with U_m the uni-modal model of x_m:
     q_m = softmax(U_m(x_m))                                          K probabilities
     p   = MLP({q_1, ..., q_M})                                       logits, from K * M numbers
 
+The classes of a modality that a subject lacks are equally likely: q_m = 1/K.
+
 Stacking after D. H. Wolpert, "Stacked generalization", Neural Networks 5 (1992): what trains the classifier are
 probabilities that each U_m gave for subjects that it was not trained on, for of those it was trained on it is too sure.
 """
@@ -17,7 +19,7 @@ from typing import Annotated, Any, Final, Literal
 import torch
 from torch import Tensor, nn
 
-from fusionbench import Batch, Context, FusionStrategy, Parent, Parts, Stage, hookimpl
+from fusionbench import Batch, Context, FusionStrategy, Parent, Parts, Stage, hookimpl, present
 
 Mode = Literal["stacked", "joint"]
 Meta = Literal["mlp", "linear", "weighted"]
@@ -75,6 +77,7 @@ class Decision(FusionStrategy):
     """Decision-level fusion: a perceptron on the probabilities of the uni-modal models (stacking)."""
 
     name = "decision"
+    takes_missing = True
     inherited = ("members",)
     stage_names = ("meta", "fit")
 
@@ -126,7 +129,7 @@ class Decision(FusionStrategy):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, K)."""
         members = zip(self.modalities, self.members, strict=True)
-        return self.decide(member(inputs[name]).float().softmax(1) for name, member in members)
+        return self.decide(member(inputs[name], present(inputs, name)).float().softmax(1) for name, member in members)
 
     def decide(self, probabilities: Iterable[Tensor]) -> Tensor:
         """Logits (B, K) from the probabilities (B, K) of each modality, in the order of the modalities."""

@@ -1,6 +1,7 @@
 """What the uni-modal models say together. Nothing is trained, so it costs nothing where they are shared.
 
-For modalities m = 1..M, with U_m the uni-modal model of x_m and q_m = softmax(U_m(x_m)), the prediction is
+For the modalities m = 1..M that a subject has, with U_m the uni-modal model of x_m and q_m = softmax(U_m(x_m)), the
+prediction is
 
     mean        sum_m q_m / M
     logits      softmax(sum_m U_m(x_m) / M)
@@ -10,13 +11,13 @@ For modalities m = 1..M, with U_m the uni-modal model of x_m and q_m = softmax(U
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fusionbench import Batch, Context, FusionStrategy, Parent, Parts, hookimpl
+from fusionbench import Batch, Context, FusionStrategy, Parent, Parts, hookimpl, present
 
 Rule = Literal["mean", "logits", "weighted", "majority"]
 CHANCE: Final = 0.5
@@ -29,6 +30,7 @@ class Ensemble(FusionStrategy):
     """The mean of the uni-modal probabilities, or their vote; nothing is trained."""
 
     name = "ensemble"
+    takes_missing = True
     inherited = ("members",)
     stage_names = ()
     weights: Tensor
@@ -70,16 +72,29 @@ class Ensemble(FusionStrategy):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """(B, K), whose softmax is the prediction."""
-        members = zip(self.modalities, self.members, strict=True)
-        logits = torch.stack([member(inputs[name]).float() for name, member in members])  # (M, B, K)
+        masks = [present(inputs, name) for name in self.modalities]
+        members = zip(self.modalities, self.members, masks, strict=True)
+        logits = torch.stack([member(inputs[name], here).float() for name, member, here in members])  # (M, B, K)
+        say = self._say(masks, logits)
         if self.rule == "logits":
-            return logits.mean(0)
-        combined = {"mean": _mean, "weighted": self._weighted, "majority": _majority}[self.rule](logits.softmax(2))
+            return (say * logits).sum(0)
+        probabilities = logits.softmax(2)
+        mean = (say * probabilities).sum(0)
+        combined = _majority(probabilities, say, mean) if self.rule == "majority" else mean
         return combined.clamp_min(torch.finfo(torch.float32).tiny).log()
 
-    def _weighted(self, probabilities: Tensor) -> Tensor:
-        """(M, B, K) -> (B, K)."""
-        return (self.weights[:, None, None] * probabilities).sum(0)
+    def _say(self, masks: Sequence[Tensor | None], like: Tensor) -> Tensor:
+        """How much each member counts for each subject, (M, B, 1): nothing where its modality is missing, one in all.
+
+        Where those that are there weigh nothing, they count alike; where nothing is there, all do.
+        """
+        everywhere = torch.ones(like.shape[1], dtype=torch.bool, device=like.device)
+        here = torch.stack([everywhere if mask is None else mask for mask in masks])[..., None]  # (M, B, 1)
+        weights = self.weights[:, None, None] if self.rule == "weighted" else torch.ones_like(like[:, :1, :1])
+        weighed = torch.where(here, weights, 0)
+        alike = torch.where(here.any(0), here, True).to(weights)
+        say = torch.where(weighed.sum(0) > 0, weighed, alike)
+        return say / say.sum(0)
 
 
 def weights_of(modalities: Iterable[str], batches: Iterable[Batch]) -> Tensor:
@@ -105,19 +120,15 @@ def area(labels: Tensor, probabilities: Tensor) -> Tensor:
     return torch.stack(areas).mean() if areas else torch.tensor(CHANCE, device=labels.device)
 
 
-def _mean(probabilities: Tensor) -> Tensor:
-    """(M, B, K) -> (B, K)."""
-    return probabilities.mean(0)
-
-
-def _majority(probabilities: Tensor) -> Tensor:
+def _majority(probabilities: Tensor, say: Tensor, mean: Tensor) -> Tensor:
     """The share of the members that vote for each class, (M, B, K) -> (B, K).
 
     A member that is undecided splits its vote. The mean probability breaks ties, and keeps every share above zero.
     """
     favourite = probabilities == probabilities.amax(2, keepdim=True)
-    votes = (favourite / favourite.sum(2, keepdim=True)).sum(0)
-    return (votes + TIE * probabilities.mean(0)) / (len(probabilities) + TIE)
+    votes = favourite / favourite.sum(2, keepdim=True)
+    voters = (say > 0).sum(0)  # (B, 1)
+    return (voters * (say * votes).sum(0) + TIE * mean) / (voters + TIE)
 
 
 @hookimpl

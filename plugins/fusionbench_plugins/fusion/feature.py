@@ -5,6 +5,8 @@ For modalities m = 1..M, with SFE a backbone, DA an attention module and G a cla
     f_m = DA_m(SFE_m(x_m))
     p   = G({pool(f_1), ..., pool(f_M)})             level "pooled"
     p   = G(pool(C({f_1, ..., f_M})))                level "map", with a 1x1x1 convolution C
+
+The features of a modality that a subject lacks are zeros.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from fusionbench import FusionBenchError, FusionStrategy, Parts, hookimpl, pool
+from fusionbench import FusionBenchError, FusionStrategy, Parts, hookimpl, pool, present, where_present
 
 
 class Extractor(nn.Module):
@@ -27,8 +29,11 @@ class Extractor(nn.Module):
         self.backbone = parts.backbone(modality)
         self.attention = parts.attention(self.backbone.high_spec.channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """f_m: (B, C, D, H, W) -> high-level features after attention."""
+    def forward(self, x: Tensor, here: Tensor | None) -> Tensor:
+        """f_m: (B, C, D, H, W) -> high-level features after attention; zeros where the modality is missing."""
+        return where_present(here, self._features, self.backbone.high_spec, x)
+
+    def _features(self, x: Tensor) -> Tensor:
         features: Tensor = self.attention(self.backbone(x))
         return features
 
@@ -37,6 +42,7 @@ class Feature(FusionStrategy):
     """Feature-level fusion: an extractor for each modality, their features concatenated, one classifier."""
 
     name = "feature"
+    takes_missing = True
 
     def __init__(
         self,
@@ -72,10 +78,12 @@ class Feature(FusionStrategy):
     def maps(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """f_1, ..., f_M, each (B, C_m, D, H, W)."""
         images = [inputs[name] for name in self.modalities]
+        masks = [present(inputs, name) for name in self.modalities]
         if not self.shared:
-            return [extractor(x) for extractor, x in zip(self.extractors, images, strict=True)]
+            return [extractor(x, here) for extractor, x, here in zip(self.extractors, images, masks, strict=True)]
         # One pass for all: in training a normalisation then sees the mixture that its running statistics describe.
-        together: Tensor = self.extractors[0](torch.cat(images))  # (M * B, C, D, H, W)
+        here = None if masks[0] is None else torch.cat([mask for mask in masks if mask is not None])
+        together: Tensor = self.extractors[0](torch.cat(images), here)  # (M * B, C, D, H, W)
         return list(together.chunk(len(images)))
 
 

@@ -9,6 +9,9 @@ MRI Brain Tumor Grading", arXiv 2401.09029. In the paper's symbols, for secondar
     t_0 = f_p,  t_i = T_i({t_{i-1}, f_i})            a 1x1x1 convolution back to the channels of f_p
     p_i = G(t_i)                                     one shared head; the prediction is softmax(p_M)
 
+Of a subject that lacks a secondary i, t_i = t_(i-1). Of one that lacks the primary nothing guides: f_p = 0, so R_i sees
+low-level features alone, and the chain starts from t_0 = 0, which T_i learns to fill from f_i.
+
 Both convolutions are computed in a cheaper form with the same value: R_i is split, so that the primary's half is
 applied before the upsampling, which it commutes with; T_i works on pooled vectors, since pooling is linear.
 """
@@ -23,7 +26,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionbench import Batch, Branch, Context, FusionStrategy, Parent, Parts, Stage, copy_equal_shapes, hookimpl, pool
+from fusionbench import (
+    Batch,
+    Branch,
+    Context,
+    FusionStrategy,
+    Parent,
+    Parts,
+    Stage,
+    copy_equal_shapes,
+    hookimpl,
+    pool,
+    present,
+    where_present,
+)
 
 Upsample = Literal["trilinear", "nearest"]
 
@@ -71,11 +87,16 @@ class Guided(nn.Module):
             copy_equal_shapes(primary.backbone, self.backbone)
             copy_equal_shapes(primary.attention, self.attention)
 
-    def forward(self, x: Tensor, guidance: Tensor, before: Tensor) -> Tensor:
-        """t_i (B, C) from x_i (B, C, D, H, W), f_p and t_(i-1)."""
-        features = self.attention(self.backbone.high(self.reduce(self.backbone.low(x), guidance)))  # f_i
+    def forward(self, x: Tensor, guidance: Tensor, before: Tensor, here: Tensor | None = None) -> Tensor:
+        """t_i (B, C) from x_i (B, C, D, H, W), f_p and t_(i-1); t_(i-1) where the modality is missing."""
+        features = where_present(here, self._features, self.backbone.high_spec, x, guidance)
         fused: Tensor = self.fuse(torch.cat([before, pool(features)], 1))
-        return fused
+        return fused if here is None else torch.where(here[:, None], fused, before.to(fused))
+
+    def _features(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """f_i."""
+        features: Tensor = self.attention(self.backbone.high(self.reduce(self.backbone.low(x), guidance)))
+        return features
 
 
 class Guidance(FusionStrategy):
@@ -83,6 +104,7 @@ class Guidance(FusionStrategy):
 
     name = "guidance"
     uses_order = True
+    takes_missing = True
     inherited = ("primary",)
     stage_names = ("secondary",)
 
@@ -140,11 +162,12 @@ class Guidance(FusionStrategy):
         """[p_0, ..., p_M]: logits (B, K) after the primary and after each secondary."""
         # Detached unless everything trains: then gradients flow through the guidance too.
         with nullcontext() if self.train_mode == "joint" else torch.no_grad():
-            guidance = self.primary.features(inputs[self.primary_modality])  # f_p
+            here = present(inputs, self.primary_modality)
+            guidance = self.primary.features(inputs[self.primary_modality], here)  # f_p
         fused = pool(guidance)  # t_0, (B, C)
         logits = [self.primary.head(fused)]
         for name, guided in zip(self.secondary_modalities, self.secondaries, strict=True):
-            fused = guided(inputs[name], guidance, fused)  # t_i
+            fused = guided(inputs[name], guidance, fused, present(inputs, name))  # t_i
             logits.append(self.primary.head(fused))
         return logits
 

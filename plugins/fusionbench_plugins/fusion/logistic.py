@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fusionbench import Context, FusionStrategy, Parts, hookimpl
+from fusionbench import Context, FusionStrategy, Parts, hookimpl, present
 
 ABSENT = -1e4
 """The logit of a class that the training part lacks: a probability of zero."""
 
 
 class Logistic(FusionStrategy):
-    """Logistic regression on the standardised, concatenated tables (scikit-learn's solution)."""
+    """Logistic regression on the standardised, concatenated tables (scikit-learn's solution).
+
+    The features of a table that a subject lacks are taken as the mean of those who have it.
+    """
 
     name = "logistic"
+    takes_missing = True
     accepts = frozenset({"table"})
     uses_parts = False
     stage_names = ()
@@ -45,10 +51,13 @@ class Logistic(FusionStrategy):
         from sklearn.preprocessing import StandardScaler
 
         batches = list(context.training())
-        features = torch.cat([self._table(batch.inputs) for batch in batches]).double().cpu().numpy()
+        features = torch.cat([self._table(batch.inputs) for batch in batches]).double()
+        known = torch.cat([self._known(batch.inputs) for batch in batches])
+        features = features.masked_fill(~known, math.nan).cpu().numpy()
         labels = torch.cat([batch.labels for batch in batches]).cpu().numpy()
         scaler = StandardScaler().fit(features)
-        solution = LogisticRegression(C=self.c, max_iter=5000).fit(scaler.transform(features), labels)
+        standard = np.nan_to_num(scaler.transform(features), nan=0.0)
+        solution = LogisticRegression(C=self.c, max_iter=5000).fit(standard, labels)
         self.mean.copy_(torch.from_numpy(scaler.mean_))
         self.std.copy_(torch.from_numpy(scaler.scale_))
         self.bias.fill_(ABSENT)
@@ -65,11 +74,23 @@ class Logistic(FusionStrategy):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, K)."""
-        return (self._table(inputs) - self.mean) / self.std @ self.weight.T + self.bias
+        standard = ((self._table(inputs) - self.mean) / self.std).masked_fill(~self._known(inputs), 0)
+        return standard @ self.weight.T + self.bias
 
     def _table(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Modality -> (B, F, 1, 1, 1) as one table (B, sum of F)."""
         return torch.cat([inputs[name].flatten(1) for name in self.modalities], 1)
+
+    def _known(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """(B, sum of F): which features are of a table that the subject has."""
+        return torch.cat([_known(inputs, name) for name in self.modalities], 1)
+
+
+def _known(inputs: Mapping[str, Tensor], modality: str) -> Tensor:
+    table, here = inputs[modality].flatten(1), present(inputs, modality)
+    if here is None:
+        return torch.ones_like(table, dtype=torch.bool)
+    return here[:, None].expand_as(table)
 
 
 @hookimpl

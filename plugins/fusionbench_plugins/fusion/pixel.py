@@ -7,13 +7,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fusionbench import FusionStrategy, Parts, hookimpl
+from fusionbench import FusionStrategy, Parts, hookimpl, present
 
 
 class Pixel(FusionStrategy):
-    """Pixel-level fusion: the modalities are the channels of one backbone; for tables, early fusion."""
+    """Pixel-level fusion: the modalities are the channels of one backbone; for tables, early fusion.
+
+    A modality that a subject lacks is a channel of zeros, the grey value of the background.
+    """
 
     name = "pixel"
+    takes_missing = True
     stacks = True
 
     def __init__(self, parts: Parts) -> None:
@@ -26,9 +30,14 @@ class Pixel(FusionStrategy):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, K)."""
-        stacked = torch.cat([inputs[name] for name in self.modalities], 1)  # (B, sum of C_m, D, H, W)
+        stacked = torch.cat([_zero_where_absent(inputs, name) for name in self.modalities], 1)  # (B, sum of C_m, ...)
         logits: Tensor = self.head(self.attention(self.backbone(stacked)))
         return logits
+
+
+def _zero_where_absent(inputs: Mapping[str, Tensor], modality: str) -> Tensor:
+    here = present(inputs, modality)
+    return inputs[modality] if here is None else inputs[modality] * here[:, None, None, None, None]
 
 
 @hookimpl

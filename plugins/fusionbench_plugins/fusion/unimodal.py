@@ -6,14 +6,18 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from fusionbench import FusionStrategy, Parts, hookimpl
+from fusionbench import FusionStrategy, Parts, hookimpl, present, where_present
 
 
 class Unimodal(FusionStrategy):
-    """One modality alone: backbone, attention, head."""
+    """One modality alone: backbone, attention, head.
+
+    For a subject that lacks it every class is equally likely.
+    """
 
     name = "unimodal"
     single = True
+    takes_missing = True
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
@@ -22,9 +26,14 @@ class Unimodal(FusionStrategy):
         self.backbone, self.attention, self.head = branch.backbone, branch.attention, branch.head
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Logits (B, K) from (B, C, D, H, W)."""
-        logits: Tensor = self.head(self.attention(self.backbone(inputs[self.modality])))
-        return logits
+        """Logits (B, K) from (B, C, D, H, W); zeros for a subject that lacks the modality."""
+        here = present(inputs, self.modality)
+        logits: Tensor = self.head(where_present(here, self._features, self.backbone.high_spec, inputs[self.modality]))
+        return logits if here is None else logits * here[:, None]
+
+    def _features(self, x: Tensor) -> Tensor:
+        features: Tensor = self.attention(self.backbone(x))
+        return features
 
 
 @hookimpl
