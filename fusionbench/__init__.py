@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from fusionbench.extraction import FeatureExtractor
     from fusionbench.folds import Fold, Split
     from fusionbench.hooks import hookimpl
+    from fusionbench.inference import TrainedRun
     from fusionbench.leaderboard import Leaderboard
+    from fusionbench.loading import load_fit
     from fusionbench.planning import plan
     from fusionbench.precision import precisely
     from fusionbench.predictions import Predictions
@@ -73,7 +75,9 @@ _HOME = {
     "extraction": ("FeatureExtractor",),
     "folds": ("Fold", "Split"),
     "hooks": ("hookimpl",),
+    "inference": ("TrainedRun",),
     "leaderboard": ("Leaderboard",),
+    "loading": ("load_fit",),
     "planning": ("plan",),
     "precision": ("precisely",),
     "predictions": ("Predictions",),
@@ -121,12 +125,14 @@ __all__ = [
     "Store",
     "Study",
     "Subject",
+    "TrainedRun",
     "atomic_folder",
     "compose",
     "copy_equal_shapes",
     "data_home",
     "hookimpl",
     "load_comparison",
+    "load_fit",
     "load_into",
     "load_registry",
     "nearest",

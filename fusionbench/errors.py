@@ -69,6 +69,15 @@ def summary(faults: Sequence[str], separator: str = "; ", shown: int = 8) -> str
     return separator.join([*faults[:shown], *([f"and {rest} more"] if rest > 0 else [])])
 
 
+def one_line(text: str) -> str:
+    r"""A stranger's text with everything that does not print written out.
+
+    >>> one_line("a\nb\x1b[31m")
+    'a\\nb\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def describe(error: BaseException) -> str:
     """An error in one line: our own as they are, a stranger's with its place in the code."""
     text = str(error).partition("\n")[0]

@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusionbench.csvtext import csv_text
 from fusionbench.errors import UsageError
+from fusionbench.imported import with_imported
 from fusionbench.metrics import METRICS
 from fusionbench.runs import Ranked, Result, Run, read_run
 
 if TYPE_CHECKING:
+    from fusionbench.comparing import Findings, Standing
+    from fusionbench.predictions import Predictions
     from fusionbench.published import Published, Score
 
 SHOWN = ("roc_auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
 """The metrics of a narrow table."""
-ENOUGH_SCORES = 10
-"""Below this many fold scores no test has the power to separate methods."""
 PUBLISHED = "published"
 """Before the name of a metric: the column of what a paper printed."""
 
@@ -31,6 +33,7 @@ OUTLINES = {
     "training": ("trained with tumour outlines",),
     "test": ("given the tumour outlines of test subjects",),
 }
+IMPORTED = "imported: predictions made elsewhere; what they were trained on is not known here"
 SYNTHETIC = "synthetic data: this shows that the machinery works, and nothing about medicine"
 
 
@@ -51,6 +54,8 @@ class Row:
     backbones: tuple[str, ...] = ()
     altered: tuple[str, ...] = ()
     """Options of the strategy that are not at their default: then it is not what a paper describes."""
+    tested: Mapping[tuple[int, int], Predictions] = field(default_factory=dict, compare=False, repr=False)
+    """(repeat, fold) -> what it says of the test subjects."""
 
     def mean(self, metric: str) -> float:
         """The mean over folds; NaN if it is not defined on one of them, or if the method failed."""
@@ -104,25 +109,47 @@ class Leaderboard:
         )
 
     @classmethod
-    def read(cls, *folders: Path) -> Leaderboard:
-        """The leaderboard of some run folders."""
+    def read(cls, *folders: Path, imported: Mapping[str, Path] | None = None) -> Leaderboard:
+        """The leaderboard of some run folders, and of predictions made elsewhere: method -> CSV."""
         names = [folder.name for folder in folders]
         runs = [replace(read_run(f), name=f.name if names.count(f.name) == 1 else str(f)) for f in folders]
+        for method, path in (imported or {}).items():
+            runs[0] = with_imported(runs[0], method, path)
         return cls.of(*runs)
+
+    @cached_property
+    def findings(self) -> Findings | None:
+        """Which differences are real, and how well each score is known; None if nothing was tested."""
+        from fusionbench.comparing import compare
+
+        tested = {row.method: row.tested for row in self.rows if row.tested and not row.failed}
+        if not tested:
+            return None
+        return compare(tested, self.cohort["positive_class"], groups=self.cohort["groups"])
+
+    @property
+    def standings(self) -> dict[str, Standing]:
+        """Method -> the places that it may have; empty where there are too few folds to tell."""
+        findings = self.findings
+        return {} if findings is None or findings.too_few else {s.method: s for s in findings.standings}
 
     def beside(self, published: Published) -> Leaderboard:
         """The same table with what a paper printed about these methods beside our scores."""
         return replace(self, published=published)
 
     def to_csv(self) -> str:
-        """method, experiment, marks, then <metric>_mean and <metric>_std; floats by repr.
+        """method, experiment, marks, places, then <metric>_mean and <metric>_std; floats by repr.
+
+        `rank_low`, `rank_high` and `tied_with` are empty where there are too few folds to tell; `roc_auc_low` and
+        `roc_auc_high` are the 95 % interval of a patient bootstrap, conditional on the fitted models.
 
         With published scores also published_<metric>_mean and published_<metric>_std, empty where nothing is known.
         """
-        header = ["method", "experiment", "marks", "failed"]
+        header = ["method", "experiment", "marks", "failed", "rank_low", "rank_high", "tied_with"]
+        header += ["roc_auc_low", "roc_auc_high"]
         header += [f"{column.replace(' ', '_')}_{s}" for column in self.columns(METRICS) for s in ("mean", "std")]
         rows = [
-            [row.method, row.experiment, "; ".join(row.marks), row.failed]
+            [row.method, row.experiment, "; ".join(row.marks), row.failed, *self._place(row), *self._interval(row)]
             + [number for column in self.columns(METRICS) for number in self._numbers(row, column)]
             for row in self.rows
         ]
@@ -130,8 +157,8 @@ class Leaderboard:
 
     def to_markdown(self) -> str:
         """The table of the metrics shown, with its notes below."""
-        header = ["method", *self.columns()]
-        rows = [[row.method, *self.cells(row)] for row in self.rows]
+        header = ["method", *self.ranked(), *self.columns()]
+        rows = [[row.method, *self.ranked(row), *self.cells(row)] for row in self.rows]
         lines = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())]) + "\n"
 
@@ -139,6 +166,8 @@ class Leaderboard:
         """Everything, with the score of every fold."""
         rows = [
             {"method": r.method, "experiment": r.experiment, "marks": r.marks, "failed": r.failed, "scores": r.scores}
+            | dict(zip(("rank_low", "rank_high", "tied_with"), self._place(r), strict=True))
+            | dict(zip(("roc_auc_low", "roc_auc_high"), self._interval(r), strict=True))
             | ({"published": [_told(score) for score in self._printed(r).values()]} if self.published else {})
             for r in self.rows
         ]
@@ -151,8 +180,26 @@ class Leaderboard:
         return tuple(c for m in metrics for c in (m, *([f"{PUBLISHED} {m}"] if m in printed else [])))
 
     def narrow_columns(self) -> tuple[str, ...]:
-        """The columns for a terminal: what was published takes the place of the accuracy."""
-        return (*SHOWN[:2], f"{PUBLISHED} {SHOWN[1]}", *SHOWN[3:]) if self.published else SHOWN
+        """The columns for a terminal: what was published, or the places, stand where the accuracy does."""
+        if self.published:
+            return (*SHOWN[:2], f"{PUBLISHED} {SHOWN[1]}", *SHOWN[3:])
+        return (*SHOWN[:2], *SHOWN[3:]) if self.standings else SHOWN
+
+    def ranked(self, row: Row | None = None) -> list[str]:
+        """The cell of the places that a row may have, or of the header; none where there are too few folds to tell."""
+        if not self.standings:
+            return []
+        if row is None:
+            return ["rank"]
+        return [self.standings[row.method].ranks if row.method in self.standings else ""]
+
+    def _place(self, row: Row) -> list[Any]:
+        standing = self.standings.get(row.method)
+        return [standing.rank_low, standing.rank_high, "; ".join(standing.tied_with)] if standing else [None, None, ""]
+
+    def _interval(self, row: Row) -> list[float | None]:
+        known = {e.method: e.bootstrap for e in self.findings.estimates} if self.findings else {}
+        return [known[row.method].low, known[row.method].high] if row.method in known else [None, None]
 
     def cells(self, row: Row, columns: Sequence[str] = ()) -> list[str]:
         """The scores of a row as text: mean ± std, or `failed`, with the reason among the notes."""
@@ -185,7 +232,8 @@ class Leaderboard:
             f"positive class {cohort['positive_class']}; {cohort['subjects']} subjects ({counts}) of {cohort['name']}",
             f"mean ± sample std over {scores} test folds; decisions at .5",
             *([SYNTHETIC] if cohort["synthetic"] and not any("synthetic" in note for note in cohort["notes"]) else []),
-            *(["too few folds to separate methods: use --repeats"] if scores < ENOUGH_SCORES else []),
+            *self._tied(),
+            *(self.findings.notes() if self.findings else []),
             *cohort["notes"],
             *marked,
             *remarks,
@@ -193,6 +241,14 @@ class Leaderboard:
             *left_out,
             *self._published_notes(),
         ]
+
+    def _tied(self) -> list[str]:
+        """Who could not be told from the first."""
+        first = next(iter(self.standings.values()), None)
+        if first is None:
+            return []
+        told = ", ".join(first.tied_with) or "nobody"
+        return [f"tied with {first.method} in {SHOWN[0]}: {told}; rank is the places that a method may have"]
 
     def _published_notes(self) -> list[str]:
         """What the published column is, whether it can be compared, and what is odd about its numbers."""
@@ -244,6 +300,7 @@ def _row(label: str, told: dict[str, Any], results: Sequence[Result], run: Run) 
     marks = [
         *(["selection saw the test folds"] if told["saw_test_folds"] else []),
         *OUTLINES[told["outlines"]],
+        *([IMPORTED] if told.get("imported") else []),
     ]
     asked = {name: told[name] for name in ("fusion", "attention")}
     asked |= {name: tuple(told[name]) for name in ("modalities", "backbones", "altered")}
@@ -256,7 +313,8 @@ def _row(label: str, told: dict[str, Any], results: Sequence[Result], run: Run) 
         for name, metric in METRICS.items()
     }
     remarks = tuple(f"{column.replace('_', ' ')} {text}" for column, text in told["remarks"].items())
-    return Row(label, told["experiment"], scores, marks=tuple(marks), remarks=remarks, **asked)
+    tested = {(r.repeat, r.fold): r.predictions for r in ordered if r.predictions}
+    return Row(label, told["experiment"], scores, marks=tuple(marks), remarks=remarks, tested=tested, **asked)
 
 
 def _text(mean: float | None, std: float | None) -> str:

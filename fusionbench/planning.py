@@ -106,7 +106,7 @@ class Fit:
 
     @classmethod
     def from_record(cls, told: Mapping[str, Any]) -> Fit:
-        """The inverse of `asdict`, through JSON as well: a fit of the same key. TypeError for other fields than ours."""
+        """The inverse of `asdict`, through JSON as well: a fit of the same key. TypeError for other fields."""
         changed = {
             "fusion": Built(**told["fusion"]),
             "backbones": {name: Built(**backbone) for name, backbone in told["backbones"].items()},

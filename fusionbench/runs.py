@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import sys
 import tomllib
@@ -16,12 +17,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusionbench.atomic import sweep, writable_folder, write_text
+from fusionbench.atomic import atomic_folder, sweep, writable_folder, write_text
 from fusionbench.csvtext import csv_rows, csv_text
 from fusionbench.errors import StoreError, UsageError
 from fusionbench.experiment import Comparison, Experiment, difference, load_comparison
 from fusionbench.folds import folds_digest, folds_rows
 from fusionbench.methods import Method
+from fusionbench.metrics import metric
 from fusionbench.planning import built
 from fusionbench.predictions import Predictions, as_table
 from fusionbench.seeds import content_digest
@@ -29,6 +31,7 @@ from fusionbench.study import Study, open_study, used_components
 
 if TYPE_CHECKING:
     from fusionbench.engine import Outcome
+    from fusionbench.planning import Decision
     from fusionbench.ranking import Ranker
     from fusionbench.registry import Component
 
@@ -58,6 +61,8 @@ class Ranked:
     modality: str
     score: float
     inner_scores: tuple[float, ...]
+    probabilities: tuple[float, ...] = ()
+    """P(first), P(second), ... if the patients behind the ranking were drawn again; none without evidence."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,10 @@ def begin_run(study: Study, folder: Path) -> None:
 def write_run(run: Run, folder: Path, tables: Mapping[str, str] | None = None) -> None:
     """Write what came out: predictions.csv, ranking.csv, further tables by file name and, last, run.json."""
     write_text(folder / "predictions.csv", _predictions_csv(run))
-    header = ["experiment", "repeat", "fold", "rank", "modality", "score", "inner_scores"]
+    header = ["experiment", "repeat", "fold", "rank", "modality", "score", "inner_scores", "probabilities"]
     rows = [
-        [r.experiment, r.repeat, r.fold, r.rank, r.modality, r.score, " ".join(map(repr, r.inner_scores))]
+        [r.experiment, r.repeat, r.fold, r.rank, r.modality, r.score]
+        + [" ".join(map(repr, several)) for several in (r.inner_scores, r.probabilities)]
         for r in run.ranking
     ]
     write_text(folder / "ranking.csv", csv_text(header, rows))
@@ -191,10 +197,23 @@ def _ranking(outcome: Outcome) -> Iterable[Ranked]:
     for decision in outcome.decisions:
         key, fold = decision.experiment.key(fingerprint), decision.fold
         evidence = {one.modality: one for one in decision.evidence}
+        places = _places(decision, outcome.study)
         for rank, modality in enumerate(decision.order, 1):
             one = evidence[modality]
             score = one.mean if one.scores else float("nan")
-            yield Ranked(key, fold.repeat, fold.number, rank, modality, score, one.scores)
+            yield Ranked(key, fold.repeat, fold.number, rank, modality, score, one.scores, places.get(modality, ()))
+
+
+def _places(decision: Decision, study: Study) -> dict[str, tuple[float, ...]]:
+    """Modality -> how likely each place is, by the predictions that ranked it."""
+    from fusionbench.comparing import rank_probabilities
+
+    if not all(one.scores for one in decision.evidence):
+        return {}
+    said = {one.modality: [one.predictions] for one in decision.evidence}
+    groups = {subject.id: subject.group for subject in study.cohort.subjects}
+    score = metric(decision.experiment.protocol.ranking.score)
+    return rank_probabilities(said, score, study.cohort.positive_class, groups)
 
 
 def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
@@ -208,6 +227,7 @@ def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
             "positive_class": cohort.positive_class,
             "fingerprint": cohort.fingerprint,
             "notes": list(cohort.notes),
+            "groups": {s.id: s.group for s in cohort.subjects if s.group and s.group != s.id},
             "modalities": list(study.comparison.modalities),
             "inputs": {m.name: [m.kind, m.channels] for m in map(cohort.modality, study.comparison.modalities)},
             "grids": _grids(outcome),
@@ -351,6 +371,18 @@ def _read_results(folder: Path, facts: dict[str, Any]) -> Iterable[Result]:
 
 def _read_ranking(folder: Path) -> Iterable[Ranked]:
     for row in csv_rows((folder / "ranking.csv").read_bytes().decode()):
-        scores = tuple(map(float, row["inner_scores"].split()))
+        scores, places = (tuple(map(float, row[name].split())) for name in ("inner_scores", "probabilities"))
         where = (row["experiment"], int(row["repeat"]), int(row["fold"]))
-        yield Ranked(*where, int(row["rank"]), row["modality"], float(row["score"]), scores)
+        yield Ranked(*where, int(row["rank"]), row["modality"], float(row["score"]), scores, places)
+
+
+def write_export(folder: Path, texts: Mapping[str, str], copies: Mapping[str, Path]) -> None:
+    """Write the files of an exported run, by their place in it, whole or not at all; UsageError if one is there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists: choose another folder with --out")
+    with atomic_folder(folder) as partial:
+        for name, text in texts.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_text(text, encoding="utf-8", newline="")
+        for name, source in copies.items():
+            shutil.copyfile(source, partial / name)

@@ -64,6 +64,7 @@ def open_study(
     cohort = completed(cohort, modalities, comparison.missing)
     chosen, left_out = _expanded(named, cohort, registry)
     experiments = _experiments(chosen, cohort, registry)
+    _check_primary(chosen, experiments, registry)
     resolved = _resolved(chosen, experiments, cohort, registry)
     final = tuple(_settled(experiment, resolved, cohort, registry) for experiment in experiments)
     return Study(resolved, final, cohort, _folds(resolved, cohort), registry, left_out)
@@ -165,6 +166,15 @@ def _check_modalities(comparison: Comparison, cohort: Cohort) -> None:
     for name in {*comparison.backbone, *(key for v in comparison.variants.values() for key in v.backbone)}:
         if name not in known:
             raise UsageError(f"a backbone for {name!r}, which is no kind and no modality: {nearest(name, known)}")
+
+
+def _check_primary(comparison: Comparison, experiments: Iterable[Experiment], registry: Registry) -> None:
+    """UsageError if a primary is given and nothing compared has one: neither an order nor some of the modalities."""
+    primary, everything = comparison.protocol.ranking.primary, set(comparison.modalities)
+    strategies = [(e, registry.get("fusion", e.fusion).cls) for e in experiments]
+    if primary and not any(c.uses_order or 1 < len(e.modalities) < len(everything) for e, c in strategies):  # type: ignore[attr-defined]
+        named = ", ".join(dict.fromkeys(e.fusion for e in experiments))
+        raise UsageError(f"--primary {primary} changes nothing: none of {named} orders its modalities; leave it out")
 
 
 def _expanded(comparison: Comparison, cohort: Cohort, registry: Registry) -> tuple[Comparison, dict[str, str]]:

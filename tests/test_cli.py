@@ -97,6 +97,10 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(tables: Path, tmp_path: Pa
         (["--fusion", "guidance", "--set", "preprocessing.percentiles=[99, 1]"], "between 0 and 100, not [99, 1]"),
         (["--fusion", "guidance", "--set", "mlp.width=0"], "mlp"),
         (["--fusion", "guidance", "--home", "/dev/null"], "cannot write"),
+        (
+            ["--fusion", "ensemble", "--primary", "a"],
+            "changes nothing: none of unimodal, logistic, ensemble orders",
+        ),
         ([], "no fusion strategy: give --fusion NAME"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

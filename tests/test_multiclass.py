@@ -23,7 +23,9 @@ def graded(subjects: int = 45) -> Cohort:
             s,
             label=CLASSES[grade],
             site=f"site-{n % 3}",
-            features={name: tuple(np.array(row) + (2 * grade if name == "a" else 0)) for name, row in s.features.items()},
+            features={
+                name: tuple(np.array(row) + (2 * grade if name == "a" else 0)) for name, row in s.features.items()
+            },
         )
         for n, (s, grade) in enumerate(zip(cohort.subjects, grades, strict=True))
     ]

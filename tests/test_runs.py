@@ -41,12 +41,13 @@ def test_the_files_have_the_documented_columns(folder: Path) -> None:
         "experiment", "method", "repeat", "fold", "subject", "label", "p_HGG", "p_LGG", "notes",
     ]  # fmt: skip
     assert list(rows(folder / "ranking.csv")[0]) == [
-        "experiment", "repeat", "fold", "rank", "modality", "score", "inner_scores",
+        "experiment", "repeat", "fold", "rank", "modality", "score", "inner_scores", "probabilities",
     ]  # fmt: skip
     assert list(rows(folder / "folds.csv")[0]) == ["repeat", "fold", "subject", "label"]
     columns = list(rows(folder / "leaderboard.csv")[0])
     assert columns[:4] == ["method", "experiment", "marks", "failed"]
-    assert columns[4:] == [f"{metric}_{part}" for metric in METRICS for part in ("mean", "std")]
+    assert columns[4:9] == ["rank_low", "rank_high", "tied_with", "roc_auc_low", "roc_auc_high"]
+    assert columns[9:] == [f"{metric}_{part}" for metric in METRICS for part in ("mean", "std")]
 
 
 def test_every_method_predicts_every_subject_once_on_the_fold_that_tests_it(folder: Path) -> None:

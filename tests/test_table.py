@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fusionbench.errors import CohortError, UsageError
+from fusionbench.experiment import parse_setting
 from fusionbench.options import resolve_options
 from fusionbench_plugins.cohorts.table import Table
 
@@ -81,13 +82,31 @@ def test_groups_sites_and_hostile_ids_are_kept(tmp_path):
     assert Table(modalities={"rest": ["*"]}).read(table).modalities[0].channels == 2
 
 
-def test_subjects_that_a_table_lacks_are_all_named(omics):
+def test_subjects_without_labels_are_all_named(omics):
     folder, _ = omics
-    (folder / "rna.csv").write_text("subject,a\nperson 0,1\nperson 1,2\nperson 2,2\nperson 3,2\nstranger,2\n")
+    (folder / "rna.csv").write_text("subject,a\nperson 0,1\nstranger,2\nanother,2\n")
     with pytest.raises(CohortError) as error:
         Table().read(folder)
-    for fault in ("'person 4' is not in rna", "'person 5' is not in rna", "'stranger' is not in the labels"):
-        assert fault in str(error.value)
+    for fault in ("'stranger' is not in the labels", "'another' is not in the labels"):
+        assert fault in error.value.faults
+
+
+def test_a_subject_lacks_what_has_no_row_or_an_empty_one(omics):
+    folder, values = omics
+    (folder / "rna.csv").write_text("subject,a,b\nperson 0,1,2\nperson 2,, \nperson 3,0,0\n")
+    cohort = Table().read(folder)
+    assert {s.id: s.lacks(("rna", "mirna")) for s in cohort.subjects} == {
+        **dict.fromkeys([f"person {n}" for n in (1, 2, 4, 5)], ("rna",)),
+        **dict.fromkeys(["person 0", "person 3"], ()),
+    }
+    assert cohort.subject("person 3").features["rna"] == (0.0, 0.0)
+    assert np.array_equal(cohort.subject("person 1").features["mirna"], values[2][1])
+
+
+def test_a_subject_in_no_table_is_a_fault(tmp_path):
+    table = write(tmp_path / "t.csv", "subject,label,a,b\none,x,1,2\ntwo,y,,\nthree,y,1,3\n")
+    with pytest.raises(CohortError, match="'two' has none of f"):
+        Table(modalities={"f": ["a", "b"]}).read(table)
 
 
 @pytest.mark.parametrize("cell", ["", "NA", "male", "nan", "inf", "1,5"])
@@ -106,7 +125,7 @@ def test_labels_that_are_missing_or_no_class_are_named(tmp_path):
     with pytest.raises(CohortError) as error:
         Table(modalities={"f": ["f"]}, classes={"LGG": "low", "GBM": "high"}).read(table)
     assert "'three' has the label 'lgg ': did you mean 'LGG'?" in str(error.value)
-    assert "'two' has the label '': there are GBM, LGG" in str(error.value)
+    assert "'two' has no label" in str(error.value)
     mended = write(tmp_path / "t.csv", text.replace("two,,", "two,LGG,").replace("lgg ", "LGG"))
     cohort = Table(modalities={"f": ["f"]}, classes={"LGG": "low", "GBM": "high"}).read(mended)
     assert cohort.classes == ("low", "high")
@@ -117,7 +136,7 @@ def test_labels_that_are_missing_or_no_class_are_named(tmp_path):
     ("text", "says"),
     [
         ("subject,label,f\na,x,1\na,y,2\n", "t.csv: 'a' is in 2 rows"),
-        ("subject,label,f\n,x,1\nb,y,2\n", "t.csv: a row has no subject"),
+        ("subject,label,f\n,x,1\nb,y,2\n", "t.csv: row 1 has no subject"),
         ("subject,label,f,f\na,x,1,2\n", "t.csv has several columns 'f'; rename"),
         ("patient,label,f\na,x,1\n", "t.csv has no column 'subject'"),
         ("subject,grade,f\na,x,1\n", "no column 'label' of labels"),
@@ -141,7 +160,7 @@ def test_rows_are_numbered_only_when_asked_for_and_equally_many(omics):
         Table().read(folder)
     assert Table(id="row").read(folder).subjects[5].id == "row-0006"
     (folder / "rna.csv").write_text("a\n1\n2\n")
-    with pytest.raises(CohortError, match=r"unequally many \(labels\.csv 6, .*rna 2\)"):
+    with pytest.raises(CohortError, match=r"unequally many \(labels\.csv 6, .*rna\.csv 2\)"):
         Table(id="row").read(folder)
 
 
@@ -155,6 +174,79 @@ def test_what_is_not_said_is_asked_for(omics, tmp_path):
     write(tmp_path / "empty" / "labels.csv", "subject,label\na,x\nb,y\n")
     with pytest.raises(CohortError, match=r"holds no table besides labels\.csv"):
         Table().read(tmp_path / "empty")
+
+
+def test_labels_that_differ_in_case_or_blanks_are_no_classes_of_their_own(tmp_path):
+    table = write(tmp_path / "t.csv", "subject,label,f\na,HGG,1\nb,hgg ,2\nc,LGG,3\nd,HGG,4\ne, Hgg,5\n")
+    with pytest.raises(CohortError) as error:
+        Table(modalities={"f": ["f"]}).read(table)
+    told = "did you mean 'HGG'? Write them alike, or say in table.classes which class each is"
+    assert error.value.faults == (f"'b' has the label 'hgg ': {told}", f"'e' has the label ' Hgg': {told}")
+    spelt = {"HGG": "HGG", "hgg ": "HGG", " Hgg": "HGG", "LGG": "LGG"}
+    assert Table(modalities={"f": ["f"]}, classes=spelt).read(table).counts() == {"HGG": 4, "LGG": 1}
+
+
+def test_new_subjects_need_no_labels(omics, tmp_path):
+    folder, values = omics
+    labels = (folder / "labels.csv").read_text()
+    (folder / "labels.csv").unlink()
+    with pytest.raises(CohortError, match=r"labels\.csv does not exist"):
+        Table().read(folder)
+    cohort = Table().read_new(folder, ("NC", "AD"), "AD")
+    assert (cohort.labelled, cohort.classes, {s.label for s in cohort.subjects}) == (False, ("NC", "AD"), {""})
+    assert np.array_equal(cohort.subject("person 4").features["rna"], values[0][4])
+    write(folder / "labels.csv", labels.replace("person 0,AD", "person 0,").replace("person 1,AD", "person 1,MCI"))
+    known = Table().read_new(folder, ("NC", "AD"), "AD")
+    assert [s.label for s in known.subjects] == ["", "", "AD", "AD", "NC", "NC"]
+    assert "labels that the model does not know: 'MCI'" in known.notes
+    table = write(tmp_path / "new.csv", "subject,f\none,1\n")
+    assert Table(modalities={"f": ["*"]}).read_new(table, ("a", "b"), "b").subjects[0].features == {"f": (1.0,)}
+
+
+def test_a_table_by_another_separator_is_told(tmp_path):
+    table = write(tmp_path / "t.csv", "subject;label;f\na;x;1\n")
+    with pytest.raises(
+        CohortError, match=r"t\.csv has one column, 'subject;label;f'; save it as comma-separated UTF-8"
+    ):
+        Table(modalities={"f": ["f"]}).read(table)
+
+
+def chosen(proposal):
+    """The options that a proposal sets, as a run would have them."""
+    settings = {}
+    for text in proposal.settings:
+        settings |= parse_setting(text)["options"]["table"]
+    return resolve_options(Table, settings)
+
+
+def test_a_folder_is_proposed_as_it_can_be_read(omics):
+    folder, _ = omics
+    for file in folder.glob("*.csv"):
+        file.write_text(
+            file.read_text().replace("subject,label", "Patient ID,WHO Grade").replace("subject", "Patient ID")
+        )
+    (folder / "labels.csv").rename(folder / "clinic.csv")
+    proposal = Table().propose(folder)
+    assert proposal.subjects == 6
+    assert proposal.files == {}
+    assert "labels in the column 'WHO Grade' of clinic.csv" in proposal.guesses
+    cohort = Table(**chosen(proposal)).read(folder)
+    assert cohort.counts() == {"AD": 4, "NC": 2}
+    assert len(cohort.modalities) == 3
+
+
+def test_a_table_is_proposed_as_it_can_be_read(tmp_path):
+    proposal = Table().propose(GLIOMA)
+    assert "labels in the column 'Grade'" in proposal.guesses
+    assert "no column of ids, so rows are numbered" in proposal.guesses
+    cohort = Table(**chosen(proposal)).read(GLIOMA)
+    assert (proposal.subjects, cohort.counts()) == (839, {"0": 487, "1": 352})
+    text = "id,label,sex,a,b\n=1,x,male,1,2\n-2,y,female,2,2\n"
+    mixed = Table().propose(write(tmp_path / "t.csv", text))
+    assert "no numbers, so left out: 'sex'" in mixed.guesses
+    assert [m.channels for m in Table(**chosen(mixed)).read(tmp_path / "t.csv").modalities] == [2]
+    assert Table().propose(write(tmp_path / "words.csv", "id,text\n1,one\n")) is None
+    assert Table().propose(tmp_path / "nowhere") is None
 
 
 def test_options_are_checked():

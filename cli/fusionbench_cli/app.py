@@ -12,8 +12,9 @@ import typer
 from typer.exceptions import TyperException
 
 import fusionbench
-from fusionbench.errors import FusionBenchError
-from fusionbench_cli import asked
+from fusionbench.errors import FusionBenchError, one_line
+from fusionbench_cli import asked, use
+from fusionbench_cli.data import data as data_commands
 
 app = typer.Typer(
     name="fusionbench",
@@ -24,6 +25,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data_commands)
+use.add_to(app)
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C or SIGTERM."""
@@ -59,7 +62,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except FusionBenchError as error:
-        code = _say(str(error), 2)
+        code = _say(one_line(str(error)), 2)
     except TyperException as error:
         code = _say(error.format_message(), 2)
     except BrokenPipeError:  # `fusionbench list | head`
@@ -220,6 +223,9 @@ def leaderboard(
     by_available: Annotated[
         bool, typer.Option("--by-available", help="Score each set of modalities that subjects have on its own.")
     ] = False,
+    imported: Annotated[
+        list[str] | None, typer.Option("--import", metavar="NAME=FILE.csv", help="Predictions made elsewhere.")
+    ] = None,
 ) -> None:
     """Print the leaderboard of one or more runs on the same folds."""
     from fusionbench import published as papers
@@ -230,7 +236,7 @@ def leaderboard(
             render.subsets(folder)
         return
     printed = papers.published(published) if published else None
-    board = fusionbench.Leaderboard.read(*folders)
+    board = fusionbench.Leaderboard.read(*folders, imported=asked.imported(imported or []))
     board = board.beside(printed) if printed else board
     match format:
         case TableFormat.table:

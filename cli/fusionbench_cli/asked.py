@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import fusionbench
+from fusionbench.errors import UsageError
 
 if TYPE_CHECKING:
     from fusionbench import Comparison, Store, Study
@@ -82,6 +83,7 @@ class Asked:
     no_plugin: list[str] | None
     dry_run: bool
     baselines: str | None = "none"
+    refit: bool = False
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -110,6 +112,7 @@ class Asked:
                 "folds_by": self.folds_by or None,
                 "repeats": self.repeats,
                 "fold_seed": self.fold_seed,
+                "refit": self.refit or None,
                 "ranking": {"ranker": self.ranking or None, "primary": self.primary or None},
             },
             "recipe": {"device": self.device or None, "precision": self.precision or None},
@@ -146,9 +149,12 @@ def compare(asked: Asked, study: Study) -> None:
         return
     runs.begin_run(study, folder)
     result = runs.Run.of(asked.train(study), folder.name, time.monotonic() - asked.started)
-    board = fusionbench.Leaderboard.of(result)
-    runs.write_run(result, folder, {"leaderboard.csv": board.to_csv()})
-    render.leaderboard(board)
+    if study.comparison.protocol.refit:
+        runs.write_run(result, folder)
+    else:
+        board = fusionbench.Leaderboard.of(result)
+        runs.write_run(result, folder, {"leaderboard.csv": board.to_csv()})
+        render.leaderboard(board)
     render.next_steps(folder, asked.place.root, study)
     if any(method["failed"] for method in result.facts["methods"].values()):
         raise typer.Exit(1)
@@ -170,3 +176,12 @@ def ranking(asked: Asked, study: Study) -> tuple[Decision, ...]:
 def names(text: str) -> list[str]:
     """Names separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def imported(texts: list[str]) -> dict[str, Path]:
+    """Method -> file, from `NAME=FILE.csv`."""
+    pairs = [text.partition("=")[::2] for text in texts]
+    for text, (name, file) in zip(texts, pairs, strict=True):
+        if not name or not file:
+            raise UsageError(f"--import {text!r}: write it as NAME=FILE.csv")
+    return {name: Path(file) for name, file in pairs}

@@ -83,7 +83,8 @@ def plan_lines(study: Study, forecast: Forecast) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in cohort.counts().items())
     methods = ", ".join(experiment.label for experiment in study.experiments)
     waiting = f" and {forecast.undecided} wait for that ranking" if forecast.undecided else ""
-    say(f"{len(cohort.subjects)} subjects ({counts}; positive class {cohort.positive_class}), {len(study.folds)} folds")
+    tests = "all to train on, none to test" if study.comparison.protocol.refit else f"{len(study.folds)} folds"
+    say(f"{len(cohort.subjects)} subjects ({counts}; positive class {cohort.positive_class}), {tests}")
     for note in cohort.notes:
         say(f"  {note}")
     say(f"Methods: {methods}")
@@ -108,15 +109,7 @@ class Live:
 
     def __enter__(self) -> Live:
         if console().is_terminal:
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-            left = TimeRemainingColumn(compact=True)
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%"),
-            )
-            self.bar = Progress(*columns, TimeElapsedColumn(), TextColumn("left"), left, console=console())
+            self.bar = progress_bar(console())
             self.task = self.bar.add_task("starting", total=1)
             self.bar.start()
         return self
@@ -127,7 +120,7 @@ class Live:
         if self.bar:
             self.bar.stop()
         elif kind is None:
-            say(f"{self.fits_done} fits done in {_clock(time.monotonic() - self.started)}.")
+            say(f"{self.fits_done} fits done in {clock(time.monotonic() - self.started)}.")
 
     def __call__(self, event: Event) -> None:
         """Take note of an event and show it."""
@@ -164,16 +157,26 @@ class Live:
             self.told = time.monotonic()
             elapsed = self.told - self.started
             left = elapsed * (self.total - self.done) / max(1, self.done)
-            say(f"{text}, {_clock(elapsed)} gone" + (f", about {_clock(left)} left" if self.fits_done else ""))
+            say(f"{text}, {clock(elapsed)} gone" + (f", about {clock(left)} left" if self.fits_done else ""))
+
+
+def progress_bar(to: Console) -> Bar:
+    """A bar with the share that is done, the time gone and the time left."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    left = TimeRemainingColumn(compact=True)
+    done = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    return Progress(*done, TimeElapsedColumn(), TextColumn("left"), left, console=to)
 
 
 def leaderboard(board: Leaderboard) -> None:
     """The ranking of the modalities and the table of methods."""
     columns = board.narrow_columns()
     _ranking(board)
-    rows = [[row.method, *board.cells(row, columns)] for row in board.rows]
-    header = ["method", *(column.partition(" ")[0] for column in columns)]  # `published` says it: it stands beside ours
-    _print("Leaderboard", header, rows, right=range(1, len(header)))
+    rows = [[row.method, *board.ranked(row), *board.cells(row, columns)] for row in board.rows]
+    names = (column.partition(" ")[0] for column in columns)  # `published` says it: it stands beside ours
+    header = ["method", *board.ranked(), *names]
+    print_table("Leaderboard", header, rows, right=range(1, len(header)))
     for note in board.notes():
         say(f"  {note}")
 
@@ -185,21 +188,30 @@ def subsets(folder: Path) -> None:
     from fusionbench.subsets import by_available, subset_rows
 
     rows = list(subset_rows(by_available(read_run(folder)), SHOWN))
-    _print(f"{folder.name}, by what subjects have", ["method", "has", "subjects", *SHOWN], rows, right=range(3, 8))
+    print_table(f"{folder.name}, by what subjects have", ["method", "has", "subjects", *SHOWN], rows, right=range(3, 8))
     say("  pooled over the test folds, mean over repeats; empty: not defined for one class; decisions at .5")
 
 
 def next_steps(folder: Path, store: Path, study: Study) -> None:
     """Where the files are, and what to do next."""
+    import fusionbench
+
+    path = shlex.quote(str(folder))
+    place = "" if store == fusionbench.data_home() / "store" else f" --store {shlex.quote(str(store))}"
+    predict = f"fusionbench predict {path} --data NEW{place}"
+    if study.comparison.protocol.refit:
+        say(f"\nFiles: {folder}/ (experiment.toml, ranking.csv, run.json); fits: {store}\nNext: {predict}")
+        return
     say(
         f"\nFiles: {folder}/ (leaderboard.csv, predictions.csv, ranking.csv, folds.csv, experiment.toml, run.json); "
         f"fits: {store}"
     )
-    path = shlex.quote(str(folder))
     say(
         f"Next: fusionbench leaderboard {path} --format md\n"
         f"      fusionbench run --config {path}/experiment.toml --out {path} --fusion NAME\n"
-        f"      (adds a method to this table; `fusionbench list fusion` names them)"
+        f"      (adds a method to this table; `fusionbench list fusion` names them)\n"
+        f"      {predict}\n"
+        f"      (classifies new subjects by these models)"
     )
 
 
@@ -239,10 +251,11 @@ def component(component: Component) -> None:
     origin = f"plugin {component.plugin}, {component.distribution} {component.version}"
     say(f"{component.name}: {component.kind} ({origin})\n")
     say(inspect.getdoc(component.cls) or "")
-    rows = [[option.name, option.type_name, repr(option.default), option.help] for option in component.options]
+    settable = [option for option in component.options if not component.member or option.name != component.family]
+    rows = [[option.name, option.type_name, repr(option.default), option.help] for option in settable]
     if rows:
         say("")
-        _print(f"Options, set with --set {component.name}.OPTION=VALUE", ["option", "type", "default", ""], rows)
+        print_table(f"Options, set with --set {component.name}.OPTION=VALUE", ["option", "type", "default", ""], rows)
 
 
 def plugins(found: Sequence[Plugin], *, as_json: bool) -> None:
@@ -295,7 +308,7 @@ def _ranking(board: Leaderboard) -> None:
         [str(repeat), str(fold), " > ".join(f"{line.modality} {line.score:.3f}" for line in lines)]
         for repeat, fold, lines in orders
     ]
-    _print(f"Modality ranking, {board.ranked_by}", ["repeat", "fold", "order"], rows)
+    print_table(f"Modality ranking, {board.ranked_by}", ["repeat", "fold", "order"], rows)
     first = ", ".join(
         f"{name} {times} of {len(orders)} (mean rank {rank:.2f})" for name, times, rank in board.first_places()
     )
@@ -306,10 +319,10 @@ def _list(header: list[str], rows: list[list[Any]], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=1))
     else:
-        _print("", header, [[str(cell) for cell in row] for row in rows])
+        print_table("", header, [[str(cell) for cell in row] for row in rows])
 
 
-def _print(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> None:
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> None:
     """A table under a title; the last column takes what is left of the line."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, name in enumerate(header):
@@ -322,6 +335,7 @@ def _print(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], rig
     console().print(table)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"

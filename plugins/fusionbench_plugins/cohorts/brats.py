@@ -5,21 +5,32 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from fusionbench import Cohort, CohortError, CohortReader, Modality, Subject, hookimpl, nearest
+from fusionbench import Cohort, CohortError, CohortReader, Modality, Proposal, Subject, hookimpl, nearest
+from fusionbench_plugins.cohorts.reading import proposals
+from fusionbench_plugins.cohorts.reading.cells import read_cells
 
 MODALITIES = ("t1ce", "t2", "flair", "t1")
 """The names of 2018, in the order in which a cohort has them."""
-ALIASES = {"t1c": "t1ce", "t1gd": "t1ce", "t2f": "flair", "t1n": "t1", "t2w": "t2", "seg_auto": "seg"}
+ALIASES = {
+    "t1c": "t1ce",
+    "t1gd": "t1ce",
+    "t2f": "flair",
+    "t1n": "t1",
+    "t2w": "t2",
+    "segm": "seg",  # BraTS20_Training_355 has W39_1998.09.19_Segm.nii
+    "seg_auto": "seg",
+}
 """Other years' names -> the names of 2018."""
 MAPPING = "name_mapping.csv"
 
 _NAMES = "|".join(sorted([*MODALITIES, "seg", *ALIASES], key=len, reverse=True))
 _FILE = re.compile(rf".+[_-](?P<name>{_NAMES})\.nii(\.gz)?", re.IGNORECASE | re.DOTALL)
-_SESSION = re.compile(r"(?P<patient>BraTS-[A-Za-z]+-\d+)-\d{3}")
+_SESSION = re.compile(r"(?P<patient>BraTS(-[A-Za-z]+)+-\d+)-\d+")
+_NUMBERED = re.compile(r".*\D(?P<number>\d+)", re.DOTALL)
 _ID_COLUMN = re.compile(r"BraTS_?(20)?(?P<year>\d\d)_subject_ID", re.IGNORECASE)
 
 
@@ -45,7 +56,8 @@ class Listing:
 class Brats(CohortReader):
     """BraTS as downloaded: 2018/2019 (HGG/, LGG/), 2020 (name_mapping.csv), later years with a table of labels.
 
-    A patient with several sessions (BraTS-GLI-00000-000, -001) is one group and so stays in one fold.
+    A subject lacks a sequence of which it has no file. A patient with several sessions (BraTS-GLI-00000-000, -001) is
+    one group and so stays in one fold.
     """
 
     name: ClassVar[str] = "brats"
@@ -55,38 +67,75 @@ class Brats(CohortReader):
         self,
         *,
         labels: Annotated[str, "CSV in the data folder with columns subject,label[,group,site]"] = "",
+        subject: Annotated[str, "its column of ids: folders, their last numbers (0 is 00000), or patients"] = "subject",
+        label: Annotated[str, "its column of labels"] = "label",
+        site: Annotated[str, "its column of sites, if it has one"] = "site",
         classes: Annotated[tuple[str, ...], "every label there is, in order"] = ("HGG", "LGG"),
         positive_class: Annotated[str, "the class that sensitivity is about"] = "LGG",
     ) -> None:
         self.labels = labels
+        self.subject = subject
+        self.label = label
+        self.site = site
         self.classes = classes
         self.positive_class = positive_class
 
     def read(self, path: Path) -> Cohort:
         """The cohort in that folder; CohortError lists everything that is wrong with it."""
-        if not path.is_dir():
-            raise CohortError(f"{path.name} is no folder; give the folder that holds the BraTS subjects")
+        _check_folder(path)
         listing = self._listing(path)
-        found = [_subject(case) for case in listing.cases]
-        faults = [*listing.faults, *(fault for _, faults in found for fault in faults)]
+        subjects, faults = _subjects(path, listing)
         faults += [
             f"{s.id!r} has the label {s.label!r}: {nearest(s.label, self.classes)}"
-            for s, _ in found
+            for s in subjects
             if s.label not in self.classes
         ]
         if faults:
             raise CohortError.of(path.name, faults)
-        return self._cohort(path, tuple(subject for subject, _ in found), listing.notes)
+        return _cohort(path, subjects, listing.notes, self.classes, self.positive_class)
+
+    def read_new(self, path: Path, classes: tuple[str, ...], positive_class: str) -> Cohort:
+        """Every subject folder, or the one that is given, with its label where the layout tells it."""
+        _check_folder(path)
+        listing = self._listing(path) if self._tells(path) else Listing([])
+        known = {case.folder: case for case in listing.cases}
+        folders = [path] if _images(path) else [f for f in _subject_folders(path).values() if _images(f)]
+        cases = [known.get(folder, Case(folder, "")) for folder in folders]
+        told = [case if case.label in classes else replace(case, label="") for case in cases]
+        subjects, faults = _subjects(path, Listing(told))
+        if faults:
+            raise CohortError.of(path.name, faults)
+        return _cohort(path, subjects, (), classes, positive_class, labelled=False)
+
+    def propose(self, path: Path) -> Proposal | None:
+        """How a folder of subject folders could be read; labels.csv to fill in where nothing tells the grade."""
+        if not path.is_dir():
+            return None
+        graded = {grade: _with_images(path / grade) for grade in ("HGG", "LGG")}
+        if all(graded.values()):
+            told = ", ".join(f"{len(folders)} {grade}" for grade, folders in graded.items())
+            return Proposal((), {}, (f"grades from the folders: {told}",), sum(map(len, graded.values())))
+        names = [folder.name for folder in _with_images(path)]
+        if not names:
+            return None
+        if (path / MAPPING).is_file():
+            return Proposal((), {}, (f"grades from {MAPPING}",), len(names))
+        return _proposed_table(path, names) or _proposed_labels(path, names)
+
+    def _tells(self, root: Path) -> bool:
+        """Whether a table or folders say which label a subject has."""
+        places = [MAPPING, *([self.labels] if self.labels else [])]
+        return any((root / label).is_dir() for label in self.classes) or any((root / p).is_file() for p in places)
 
     def _listing(self, root: Path) -> Listing:
         """The cases of the first layout that fits: a table that was asked for, one folder per class, a name mapping."""
         if self.labels:
-            return _labelled(root, self.labels)
+            return self._labelled(root)
         if any((root / label).is_dir() for label in self.classes):
             return Listing([Case(folder, label) for label in self.classes for folder in _folders(root / label)])
         if (root / MAPPING).is_file():
             return _mapped(root)
-        if any(_images(folder) for folder in _folders(root)):
+        if _with_images(root):
             raise CohortError(
                 f"{root.name} says nowhere which grade a subject has: write a CSV with the columns "
                 "subject,label and name it with --set brats.labels=FILE.csv"
@@ -97,45 +146,33 @@ class Brats(CohortReader):
             "*_t1ce.nii.gz or *-t1c.nii.gz; give the folder right above them"
         )
 
-    def _cohort(self, path: Path, subjects: tuple[Subject, ...], notes: Iterable[str]) -> Cohort:
-        if not subjects:
-            raise CohortError(f"{path.name} holds no subject folders; unpack the download there")
-        card = _card(path)
-        present = {name for subject in subjects for name in subject.files}
-        return Cohort(
-            name=str(card.get("name", path.resolve().name)),
-            classes=self.classes,
-            positive_class=self.positive_class,
-            modalities=tuple(Modality(name) for name in MODALITIES if name in present),
-            subjects=subjects,
-            synthetic=bool(card.get("synthetic", False)),
-            notes=(*([str(card["note"])] if "note" in card else []), *notes),
-        )
-
-
-def _labelled(root: Path, table: str) -> Listing:
-    """The cases that a CSV of labels names; a folder that it does not name is left out and noted."""
-    rows = _table(root / table, ("subject", "label"))
-    folders = {folder.name: folder for folder in _folders(root)}
-    cases = [
-        Case(folders[row["subject"]], row["label"], row.get("group", ""), row.get("site", ""))
-        for row in rows
-        if row["subject"] in folders
-    ]
-    faults = [
-        f"{row['subject']!r} of {table} has no folder: {nearest(row['subject'], folders)}"
-        for row in rows
-        if row["subject"] not in folders
-    ]
-    named = {row["subject"] for row in rows}
-    left_out = [name for name, folder in folders.items() if name not in named and _images(folder)]
-    return Listing(cases, faults, [f"left out, not in {table}: {name!r}" for name in left_out])
+    def _labelled(self, root: Path) -> Listing:
+        """The cases that the CSV of labels names; a folder that it does not name is left out and noted."""
+        rows = _table(root / self.labels, {"subject": self.subject, "label": self.label})
+        folders = _subject_folders(root)
+        numbers = _by_number(folders)
+        cases: list[Case] = []
+        faults: list[str] = []
+        for row in rows:
+            id = row[self.subject]
+            found = _meant(id, folders, numbers)
+            if not found:
+                faults.append(f"{id!r} of {self.labels} has no folder: {nearest(id, folders)}")
+            elif len(found) > 1 and len({_patient(folder.name) for folder in found}) > 1:
+                told = " and ".join(repr(folder.name) for folder in found[:2])
+                faults.append(f"{id!r} of {self.labels} may be {told}: write the name of the folder")
+            else:
+                group, site = row.get("group", ""), row.get(self.site, "")
+                cases += [Case(folder, row[self.label], group, site) for folder in found]
+        named = {case.folder for case in cases}
+        left_out = [name for name, folder in folders.items() if folder not in named and _images(folder)]
+        return Listing(cases, faults, [f"left out, not in {self.labels}: {name!r}" for name in left_out])
 
 
 def _mapped(root: Path) -> Listing:
     """The cases of BraTS 2020, graded by the newest column of its name mapping that fits the folders."""
-    rows = _table(root / MAPPING, ("Grade",))
-    folders = [folder for folder in _folders(root) if _images(folder)]
+    rows = _table(root / MAPPING, {"Grade": "Grade"})
+    folders = _with_images(root)
     names = {folder.name for folder in folders}
     columns = {column: int(match["year"]) for column in rows[0] if (match := _ID_COLUMN.fullmatch(column))}
     if not columns:
@@ -147,18 +184,49 @@ def _mapped(root: Path) -> Listing:
     return Listing(cases, faults)
 
 
+def _check_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise CohortError(f"{path.name} is no folder; give the folder that holds the BraTS subjects")
+
+
+def _subjects(path: Path, listing: Listing) -> tuple[tuple[Subject, ...], list[str]]:
+    """The cases with their images, and what is wrong with them."""
+    found = [_subject(case) for case in listing.cases]
+    return tuple(s for s, _ in found), [*listing.faults, *(fault for _, faults in found for fault in faults)]
+
+
 def _subject(case: Case) -> tuple[Subject, list[str]]:
     """A case with its images, and what is wrong with them."""
     images = _images(case.folder)
-    faults = [
-        f"{case.folder.name!r} has {len(files)} files for {name}; keep one"
-        for name, files in images.items()
-        if len(files) > 1
-    ]
+    id = case.folder.resolve().name
+    faults = [f"{id!r} has {len(files)} files for {name}; keep one" for name, files in images.items() if len(files) > 1]
     files = {name: images[name][0] for name in MODALITIES if name in images}
     seg = images["seg"][0] if "seg" in images else None
-    id = case.folder.name
     return Subject(id, case.label, files, seg=seg, group=case.group or _patient(id), site=case.site), faults
+
+
+def _cohort(
+    path: Path,
+    subjects: tuple[Subject, ...],
+    notes: Iterable[str],
+    classes: tuple[str, ...],
+    positive_class: str,
+    labelled: bool = True,
+) -> Cohort:
+    if not subjects:
+        raise CohortError(f"{path.name} holds no subject folders; unpack the download there")
+    card = _card(path)
+    present = {name for subject in subjects for name in subject.files}
+    return Cohort(
+        name=str(card.get("name", path.resolve().name)),
+        classes=classes,
+        positive_class=positive_class,
+        modalities=tuple(Modality(name) for name in MODALITIES if name in present),
+        subjects=subjects,
+        synthetic=bool(card.get("synthetic", False)),
+        notes=(*([str(card["note"])] if "note" in card else []), *notes),
+        labelled=labelled,
+    )
 
 
 def _images(folder: Path) -> Mapping[str, list[Path]]:
@@ -169,11 +237,23 @@ def _images(folder: Path) -> Mapping[str, list[Path]]:
         if match and not path.name.startswith("."):  # macOS leaves ._copies that hold no image
             files.setdefault(match["name"].lower(), []).append(path)
     automatic = files.pop("seg_auto", [])
-    files.setdefault("seg", automatic)
     named: dict[str, list[Path]] = {}
     for name, paths in files.items():
         named.setdefault(ALIASES.get(name, name), []).extend(paths)
+    named.setdefault("seg", automatic)
     return {name: paths for name, paths in named.items() if paths}
+
+
+def _subject_folders(root: Path) -> dict[str, Path]:
+    """Name -> folder, of those right below and of those in one that holds no images itself, such as HGG/."""
+    here = {folder.name: folder for folder in _folders(root)}
+    below = [inner for folder in here.values() if not _images(folder) for inner in _with_images(folder)]
+    return here | {folder.name: folder for folder in below}
+
+
+def _with_images(root: Path) -> list[Path]:
+    """The folders right below that hold images."""
+    return [folder for folder in _folders(root) if _images(folder)]
 
 
 def _folders(root: Path) -> list[Path]:
@@ -195,21 +275,36 @@ def _patient(id: str) -> str:
     return match["patient"] if match else id
 
 
-def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV that must have these columns; every cell as text, as it stands."""
-    import pandas as pd
+def _by_number(folders: Mapping[str, Path]) -> dict[int, list[Path]]:
+    """The last number in a folder's name, such as 0 of BraTS2021_00000, -> the folders."""
+    found: dict[int, list[Path]] = {}
+    for name, folder in folders.items():
+        if match := _NUMBERED.fullmatch(name):
+            found.setdefault(int(match["number"]), []).append(folder)
+    return found
 
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise CohortError(f"{path.name} is not in the data folder; write it or correct its name") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError):
-        raise CohortError(f"{path.name} cannot be read as CSV; save it as comma-separated UTF-8") from None
-    absent = [column for column in columns if column not in frame.columns]
-    if absent or frame.empty:
-        missing = f"column {absent[0]!r}" if absent else "rows"
-        raise CohortError(f"{path.name} has no {missing}; its columns are {', '.join(map(str, frame.columns))}")
-    return [{str(name): str(cell) for name, cell in row.items()} for row in frame.fillna("").to_dict("records")]
+
+def _meant(id: str, folders: Mapping[str, Path], numbers: Mapping[int, list[Path]]) -> list[Path]:
+    """The folders that a table means: that of this name, the sessions of this patient, those of this number."""
+    if id in folders:
+        return [folders[id]]
+    if sessions := [folder for name, folder in folders.items() if _patient(name) == id]:
+        return sessions
+    return numbers.get(int(id), []) if id.isascii() and id.isdigit() else []
+
+
+def _table(path: Path, columns: Mapping[str, str]) -> list[dict[str, str]]:
+    """The rows of a CSV that must have these columns, each the value of an option; every cell as it stands."""
+    cells = read_cells(path)
+    for option, column in columns.items():
+        if column not in cells.columns:
+            raise CohortError(
+                f"{path.name} has no column {column!r}; its columns are {', '.join(cells.columns)}"
+                + (f": set brats.{option}" if option.islower() else "")
+            )
+    if cells.empty:
+        raise CohortError(f"{path.name} has no rows; its columns are {', '.join(cells.columns)}")
+    return [{str(name): str(cell) for name, cell in row.items()} for row in cells.to_dict("records")]
 
 
 def _card(root: Path) -> Mapping[str, Any]:
@@ -224,6 +319,41 @@ def _card(root: Path) -> Mapping[str, Any]:
     if not isinstance(card, dict):
         raise CohortError(f'{path.name} is not JSON like {{"name": "...", "synthetic": true}}; mend or remove it')
     return card
+
+
+def _proposed_table(root: Path, names: Sequence[str]) -> Proposal | None:
+    """The table in the folder that names most subjects, with its columns; None if none names half of them."""
+    folders = {name: root / name for name in names}
+    numbers = _by_number(folders)
+    best: tuple[int, Path, str] = (len(names) // 2, root, "")
+    for file in sorted(root.glob("*.csv")):
+        table = proposals.readable(file)
+        for column in table.columns if table is not None else ():
+            best = max(best, (sum(bool(_meant(id, folders, numbers)) for id in table[column]), file, column))
+    found, file, subject = best
+    if not subject:
+        return None
+    table = read_cells(file)
+    label = proposals.likely([column for column in table.columns if column != subject], proposals.LABELS)
+    classes, positive = proposals.classes_of(table[label]) if label else ((), "")
+    options = {"labels": file.name, "subject": subject, "label": label}
+    ordinary = {"subject": "subject", "label": "label"}
+    settings = [proposals.setting(f"brats.{n}", v) for n, v in options.items() if v and ordinary.get(n) != v]
+    if classes and classes != ("HGG", "LGG"):
+        settings += [proposals.setting("brats.classes", classes), proposals.setting("brats.positive_class", positive)]
+    guesses = [f"{file.name} names {found} subjects in its column {subject!r}"]
+    guesses.append(f"labels in its column {label!r}" if label else "none of its columns is called like labels")
+    guesses += [f"positive class {positive}, the smaller one"] if classes and classes != ("HGG", "LGG") else []
+    guesses += ["its labels are to be filled in"] if label and not classes else []
+    return Proposal(tuple(settings), {}, tuple(guesses), len(names))
+
+
+def _proposed_labels(root: Path, names: Sequence[str]) -> Proposal:
+    """A table of labels to fill in, under a name that is free."""
+    free = next(name for name in ("labels.csv", *(f"labels-{n}.csv" for n in range(2, 1000))) if not (root / name).exists())
+    text = proposals.csv_text(("subject", "label"), [(name, "") for name in names])
+    guesses = (f"nothing tells the grades: fill in the column label of {free} with HGG or LGG, or set brats.classes",)
+    return Proposal((proposals.setting("brats.labels", free),), {free: text}, guesses, len(names))
 
 
 @hookimpl

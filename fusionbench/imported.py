@@ -1,0 +1,107 @@
+"""Predictions made elsewhere, as one more method of a run: on the same folds, and marked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fusionbench.csvtext import csv_rows
+from fusionbench.errors import UsageError, summary
+from fusionbench.predictions import Predictions, as_table
+from fusionbench.runs import Result, Run
+from fusionbench.seeds import content_digest
+
+SUM = 1e-3
+"""How far from 1 the probabilities of a subject may add up, for they were rounded; they are then divided by it."""
+
+Cell = tuple[str, str, str]
+"""(repeat, fold, subject); empty where the file does not say."""
+
+
+def with_imported(run: Run, name: str, path: Path) -> Run:
+    """The run with the predictions of a CSV as the method `name`, on every fold of the run.
+
+    Columns: `subject`, `p_<class>` for each class (of two classes one is enough), and `repeat` and `fold` where a
+    subject was predicted by several models; without them one prediction stands for every repeat. Raises UsageError
+    in one line for a file that does not cover every test subject, or holds what is no probability.
+    """
+    if name in run.facts["methods"]:
+        raise UsageError(f"{path.name}: {run.name} has a method {name!r} already; import it under another name")
+    classes: tuple[str, ...] = tuple(run.facts["cohort"]["classes"])
+    said = _read(path, classes)
+    tested = {(r.repeat, r.fold): r.predictions for r in run.results if r.predictions is not None}
+    if not tested:
+        raise UsageError(f"{run.name} tested nothing, so nothing can stand beside it")
+    id = f"imported-{content_digest(sorted((cell, tuple(p)) for cell, p in said.items()))[:16]}"
+    found = [
+        Result(id, name, repeat, fold, _matched(predictions, (repeat, fold), said, path.name))
+        for (repeat, fold), predictions in sorted(tested.items())
+    ]
+    methods = {**run.facts["methods"], name: _facts(id)}
+    return replace(run, facts={**run.facts, "methods": methods}, results=(*run.results, *found))
+
+
+def _facts(id: str) -> dict[str, object]:
+    """What run.json would say of such a method."""
+    unknown: dict[str, object] = dict.fromkeys(("fusion", "attention", "ranking", "ranked_by", "failed"), "")
+    empty: dict[str, object] = {name: [] for name in ("modalities", "backbones", "altered")}
+    return {
+        **unknown, **empty, "experiment": id, "imported": True, "saw_test_folds": False, "outlines": "none",
+        "remarks": {}, "fits": [id],
+    }  # fmt: skip
+
+
+def _read(path: Path, classes: Sequence[str]) -> dict[Cell, list[float]]:
+    try:
+        rows = csv_rows(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path.name}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path.name} is not text in UTF-8: save it as CSV UTF-8") from None
+    columns = list(rows[0]) if rows else []
+    given = [name for name in classes if f"p_{name}" in columns]
+    if "subject" not in columns or len(given) < len(classes) - (len(classes) == 2):
+        wanted = ", ".join(f"p_{name}" for name in classes)
+        raise UsageError(f"{path.name} needs the columns subject, {wanted}; it has {', '.join(columns) or 'none'}")
+    said: dict[Cell, list[float]] = {}
+    for line, row in enumerate(rows, 2):
+        cell = (row.get("repeat") or "", row.get("fold") or "", row["subject"])
+        if cell in said:
+            raise UsageError(f"{path.name}, line {line}: {row['subject']!r} is predicted twice in the same fold")
+        said[cell] = _probabilities([row[f"p_{name}"] for name in given], [n in given for n in classes], path, line)
+    return said
+
+
+def _probabilities(cells: Sequence[str], given: Sequence[bool], path: Path, line: int) -> list[float]:
+    """One per class, which add up to 1."""
+    try:
+        known = [float(cell) for cell in cells]
+    except (TypeError, ValueError):
+        known = [math.nan]
+    if not all(0 <= p <= 1 for p in known):
+        raise UsageError(f"{path.name}, line {line}: {', '.join(map(str, cells))} is no probability from 0 to 1")
+    if not all(given):
+        return [known[0] if there else 1 - known[0] for there in given]
+    if abs(sum(known) - 1) > SUM:
+        raise UsageError(f"{path.name}, line {line}: the probabilities add up to {sum(known):g}, not to 1")
+    return [p / sum(known) for p in known]
+
+
+def _matched(
+    predictions: Predictions, place: tuple[int, int], said: Mapping[Cell, list[float]], file: str
+) -> Predictions:
+    """What the file says of the test subjects of a fold."""
+    repeat, fold = map(str, place)
+    rows, lost = [], []
+    for id in predictions.ids:
+        cells = [(repeat, fold, id), ("", fold, id), (repeat, "", id), ("", "", id)]
+        found = next((said[cell] for cell in cells if cell in said), None)
+        if found is None:
+            lost.append(repr(id))
+        else:
+            rows.append(found)
+    if lost:
+        raise UsageError(f"{file} says nothing of {summary(lost, ', ')} in repeat {repeat}, fold {fold}")
+    return replace(predictions, probabilities=as_table(rows, predictions.classes), notes=())
