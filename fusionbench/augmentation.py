@@ -4,7 +4,7 @@ What torchio's `RandomFlip(axes=("LR",), flip_probability=flip)` followed by `Ra
 degrees=degrees, isotropic=True, default_pad_value=0)` does, with the same conventions (angles about the RAS axes
 in millimetres, composed as Rz Rx Ry; a scale above 1 enlarges), but drawn from the seed of each item and resampled
 once for all modalities. Away from the border the two agree to 1e-3 of the intensity range (tests). In the outermost
-half voxel torchio repeats the edge while this one fades to 0.
+half voxel torchio repeats the edge while this one fades to 0. Transforms of torchio itself come after it on request.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from fusionbench.transforms import transformed, transforms_of
 
 if TYPE_CHECKING:
     from fusionbench.experiment import Augmentation
@@ -27,12 +29,26 @@ def augment(
     spacing: Tensor | Sequence[float],
     augmentation: Augmentation,
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Move every item as its own seed says: all its images (B, C, D, H, W) and its segmentation alike.
+    """Move every item as its own seed says, all its images (B, C, D, H, W) and its segmentation alike; then the extras.
 
     An item depends on its seed and its voxels alone, not on what else is in the batch. `spacing` is mm per voxel in
     the order (D, H, W), for all or one row (B, 3) each. Images are interpolated linearly, labels by the nearest
     voxel, and what comes from outside is 0. Tables and items that do not move are returned as they are.
     """
+    spacings = torch.as_tensor(spacing).expand(len(seeds), 3)
+    moved, moved_seg = _all_moved(inputs, seg, seeds, spacings, augmentation)
+    if not augmentation.extra:
+        return moved, moved_seg
+    return transformed(transforms_of(augmentation.extra), moved, moved_seg, seeds, spacings)
+
+
+def _all_moved(
+    inputs: Mapping[str, Tensor],
+    seg: Tensor | None,
+    seeds: Sequence[int],
+    spacings: Tensor,
+    augmentation: Augmentation,
+) -> tuple[dict[str, Tensor], Tensor | None]:
     images = [name for name, values in inputs.items() if values.shape[2:] != (1, 1, 1)]
     matrices = torch.stack([draw(seed, augmentation) for seed in seeds])
     moved = (matrices != torch.eye(3, dtype=torch.float64)).any(2).any(1).nonzero()[:, 0]
@@ -40,7 +56,6 @@ def augment(
         return dict(inputs), seg
     channels = [inputs[name].shape[1] for name in images]
     together = torch.cat([inputs[name] for name in images], dim=1)  # (B, sum of C, D, H, W)
-    spacings = torch.as_tensor(spacing).expand(len(seeds), 3)
     grid = sampling_grid(matrices[moved], together.shape[2:], spacings[moved], together.device)
     parts = torch.split(_moved(together, moved, grid, "bilinear"), channels, dim=1)
     result = dict(inputs) | dict(zip(images, parts, strict=True))

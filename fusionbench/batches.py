@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -135,7 +136,7 @@ def chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     starts = list(range(0, len(ids), size))
     if size > 1 and len(starts) > 1 and len(ids) - starts[-1] == 1:
         starts.pop()
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+    for start, end in pairwise([*starts, len(ids)]):
         yield ids[start:end]
 
 

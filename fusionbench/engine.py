@@ -6,23 +6,25 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 import torch
 
 from fusionbench.errors import FusionBenchError, TrainingError, describe
+from fusionbench.nifti import Grid
 from fusionbench.planning import Decision, Job, Plan, Planner
 from fusionbench.predictions import Predictions
 from fusionbench.store import Store
 from fusionbench.study import Study
 from fusionbench.training import Progress, Report, Workplace, build_strategy, execute, features_of
-from fusionbench.volumes import Grid, Volumes
+from fusionbench.transforms import rehearse
+from fusionbench.volumes import Volumes
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Outcome:
     failed: Mapping[str, str]
     records: Mapping[str, Mapping[str, Any]]
     """Key -> what the store knows of the fit: parameters, seconds, peak memory."""
+    histories: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
+    """Key of a fit that a row is about -> the loss of each of its epochs: stage, epoch, loss."""
     grids: frozenset[Grid] = frozenset()
     """The grids that images had after preprocessing."""
 
@@ -148,11 +152,21 @@ def prepare(study: Study, store: Store) -> Volumes:
     seen = {modality.name for fit in fits for modality in fit.modalities if modality.kind == "image"}
     outlined = any(fit.outlines != "none" and not fit.features for fit in fits)
     volumes.prepare(ids, [name for name in study.comparison.modalities if name in seen], segmentation=outlined)
+    _rehearse(study, volumes, sorted(seen), outlined)
     place = Workplace(study.cohort, study.registry, volumes, store)
     for fit in fits:
         if features := features_of(fit, place):
             features.prepare(ids, [modality.name for modality in fit.modalities])
     return volumes
+
+
+def _rehearse(study: Study, volumes: Volumes, images: Sequence[str], outlined: bool) -> None:
+    """Try the transforms that were asked for on one subject; UsageError for one that does not suit its images."""
+    extra = study.comparison.recipe.augmentation.extra
+    if extra and images:
+        ids = [study.cohort.subjects[0].id]
+        seg = volumes.segmentation(ids) if outlined else None
+        rehearse(extra, volumes.inputs(ids, images), seg, volumes.spacing(ids))
 
 
 def _grids(plan: Plan, volumes: Volumes) -> frozenset[Grid]:
@@ -211,7 +225,8 @@ class _Run:
             if self.plan.undecided and self.plan.awaited <= {*self.known, *self.failed}:
                 self.plan = self._replan()
         records = {job.key: self.store.record(job.key) for job in self.plan.jobs if job.key in self.known}
-        return Outcome(self.study, self.plan, self.known, self.failed, records)
+        histories = {row.key: self.store.history(row.key) for row in self.plan.rows if row.key in records}
+        return Outcome(self.study, self.plan, self.known, self.failed, records, histories)
 
     def _replan(self) -> Plan:
         before = set(self.known)

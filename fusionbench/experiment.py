@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fusionbench.errors import UsageError, nearest
 from fusionbench.metrics import metric
@@ -37,6 +37,23 @@ class Preprocessing(_Settings):
     crop: Size | None = None
     resize: Size | None = None
     percentiles: tuple[float, float] = (0.5, 99.5)
+    centre: Literal["volume", "content"] = "volume"
+    """Where the middle of the crop lies: in the middle of the volume, or of what is not 0 in the subject's images."""
+    resample: bool = False
+    """Bring every image of a subject onto the grid of its first one, instead of refusing it."""
+    max_voxels: Annotated[int, Field(ge=1)] = 512**3
+    """An image of more is refused before it is unpacked."""
+
+    @property
+    def joint(self) -> bool:
+        """Whether what becomes of an image depends on the other images of the subject."""
+        return self.resample or self.centre == "content"
+
+    @model_validator(mode="after")
+    def _centred_crop(self) -> Preprocessing:
+        if self.centre == "content" and self.crop is None:
+            raise ValueError("centre is that of the crop; set preprocessing.crop too")
+        return self
 
     @field_validator("percentiles")
     @classmethod
@@ -49,12 +66,14 @@ class Preprocessing(_Settings):
 class Augmentation(_Settings):
     """What is done to the images of a training subject, anew in each epoch, alike for all its modalities.
 
-    The defaults are the paper's; flip 0, degrees 0 and scales (1, 1) switch it off.
+    The defaults are the paper's; flip 0, degrees 0 and scales (1, 1) without extras switch it off.
     """
 
     flip: Annotated[float, Field(ge=0, le=1)] = 0.25
     degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
     scales: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.9, 1.2)
+    extra: tuple[str, ...] = ()
+    """Transforms of torchio that come after it, such as `RandomNoise(std=0.05)`."""
 
 
 class StageRecipe(_Settings):

@@ -15,8 +15,9 @@ from fusionbench.atomic import atomic_file
 from fusionbench.cohorts import Cohort, Subject, file_digest
 from fusionbench.errors import CohortError, PluginError
 from fusionbench.extraction import FeatureExtractor
+from fusionbench.nifti import mismatch, read_image
 from fusionbench.seeds import content_digest
-from fusionbench.volumes import equal_grids, read_volume
+from fusionbench.volumes import repeated_images
 
 if TYPE_CHECKING:
     from fusionbench.planning import Built
@@ -39,7 +40,9 @@ class Features:
 
     def prepare(self, ids: Sequence[str], modalities: Sequence[str]) -> None:
         """Fill the cache, so that workers only read; CohortError names every bad subject at once."""
-        faults = [fault for id in ids for fault in self._faults(self.cohort.subject(id), modalities)]
+        subjects = [self.cohort.subject(id) for id in ids]
+        faults = repeated_images(subjects, modalities)
+        faults += [fault for subject in subjects for fault in self._faults(subject, modalities)]
         if faults:
             raise CohortError.of(self.cohort.name, faults)
 
@@ -80,14 +83,13 @@ class Features:
     def _extract(self, entry: Path, subject: Subject, modality: str) -> NDArray[np.float64]:
         if subject.seg is None:
             raise CohortError("has no outline; add its segmentation or take the subject out")
-        image, grid = read_volume(subject.files[modality])
-        labels, theirs = read_volume(subject.seg)
-        if not equal_grids(grid, theirs):
+        image, labels = read_image(subject.files[modality]), read_image(subject.seg)
+        if mismatch("", image.frame, "", labels.frame):
             raise CohortError("image and outline lie on different grids; resample to one grid")
-        mask = labels[0] > 0
+        mask = labels.voxels[0] > 0
         if not mask.any():
             raise CohortError("the outline is empty; draw it or take the subject out")
-        row = self._checked(self.extractor.extract(image[0].astype(np.float64), mask, grid.spacing))
+        row = self._checked(self.extractor.extract(image.voxels[0].astype(np.float64), mask, image.frame.grid.spacing))
         entry.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(entry) as partial, partial.open("wb") as file:
             np.save(file, row)

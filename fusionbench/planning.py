@@ -26,12 +26,12 @@ from fusionbench.seeds import content_digest, derive_seed
 from fusionbench.study import Study
 
 NUMERICS = (
-    "augmentation", "batches", "cohorts", "components", "devices", "features", "precision", "pretrained", "seeds",
-    "training", "volumes",
+    "augmentation", "batches", "cohorts", "components", "devices", "features", "imagecache", "nifti", "precision",
+    "preprocessing", "pretrained", "seeds", "training", "transforms", "volumes",
 )  # fmt: skip
 """The modules of the core whose code may change a result: their source is part of every key."""
 
-LIBRARIES = ("torch", "torchio", "numpy", "scikit-learn")
+LIBRARIES = ("torch", "torchio", "nibabel", "numpy", "scipy", "scikit-learn")
 """The libraries whose version may change a result."""
 
 
@@ -285,7 +285,7 @@ class Planner:
         score = metric(experiment.protocol.ranking.score)
         scores = tuple(score(predictions, self.study.cohort.positive_class) for predictions in several)
         pooled = Predictions.joined(several, self.study.cohort.classes)
-        return Evidence(modality, scores, pooled, score.higher_is_better)
+        return Evidence(modality, scores, pooled, score.higher_is_better, tuple(several))
 
     def _add_solo(self, draft: _Draft, experiment: Experiment, ranker: Ranker, modality: str, split: Split) -> str:
         attention = experiment.protocol.ranking.attention or experiment.attention
@@ -325,6 +325,7 @@ class Planner:
         subjects = [cohort.subject(id) for id in (*split.training, *split.test)]
         names = method.stage_names
         outlines = method.needs.outlines
+        looked_at = (*modalities, *_neighbours(experiment, method))
         return Fit(
             fusion=built(method.strategy, experiment.options),
             backbones={name: built(backbone, experiment.options) for name, backbone in method.backbones.items()},
@@ -335,7 +336,7 @@ class Planner:
             classes=cohort.classes,
             split=split,
             labels={subject.id: subject.label for subject in subjects},
-            digests={s.id: (*map(s.digest, modalities), *([s.seg_digest] * (outlines != "none"))) for s in subjects},
+            digests={s.id: (*map(s.digest, looked_at), *([s.seg_digest] * (outlines != "none"))) for s in subjects},
             absent={subject.id: lacks for subject in subjects if (lacks := subject.lacks(modalities))},
             preprocessing=_preprocessing(experiment, method.modalities),
             recipe=_fit_recipe(method, bool(names)),
@@ -411,7 +412,16 @@ def _trained_by(experiment: Experiment) -> str:
 
 def _preprocessing(experiment: Experiment, modalities: tuple[Modality, ...]) -> dict[str, Any]:
     """What is done to images; nothing where the fit sees none."""
-    return experiment.preprocessing.model_dump() if any(m.kind == "image" for m in modalities) else {}
+    sees_images = any(modality.kind == "image" for modality in modalities)
+    return experiment.preprocessing.model_dump(exclude={"max_voxels"}) if sees_images else {}
+
+
+def _neighbours(experiment: Experiment, method: Method) -> tuple[str, ...]:
+    """The other images of a subject, where what becomes of one depends on them."""
+    if not (experiment.preprocessing.joint and any(modality.kind == "image" for modality in method.modalities)):
+        return ()
+    images = (modality.name for modality in method.cohort.modalities if modality.kind == "image")
+    return tuple(name for name in images if name not in method.experiment.modalities)
 
 
 def _fit_recipe(method: Method, trains: bool) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class Evidence:
     predictions: Predictions
     """On the test parts of those splits together, for rankers that ask who errs where."""
     higher_is_better: bool = True
+    parts: tuple[Predictions, ...] = ()
+    """The same, one for each split: a score of all together may differ from the mean of theirs."""
 
     @property
     def mean(self) -> float:

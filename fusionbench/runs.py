@@ -22,6 +22,7 @@ from fusionbench.csvtext import csv_rows, csv_text
 from fusionbench.errors import StoreError, UsageError
 from fusionbench.experiment import Comparison, Experiment, difference, load_comparison
 from fusionbench.folds import folds_digest, folds_rows
+from fusionbench.histories import Epoch, epochs_of, history_csv, read_history
 from fusionbench.methods import Method
 from fusionbench.metrics import metric
 from fusionbench.planning import built
@@ -74,11 +75,14 @@ class Run:
     """run.json: cohort, methods, fits, versions, machine."""
     results: tuple[Result, ...]
     ranking: tuple[Ranked, ...]
+    history: tuple[Epoch, ...] = ()
+    """The losses of the fits that are tested."""
 
     @classmethod
     def of(cls, outcome: Outcome, name: str = "run", seconds: float = 0.0) -> Run:
         """The tables of what a run found out."""
-        return cls(name, _facts(outcome, seconds), tuple(_results(outcome)), tuple(_ranking(outcome)))
+        tables = (tuple(_results(outcome)), tuple(_ranking(outcome)), tuple(epochs_of(outcome)))
+        return cls(name, _facts(outcome, seconds), *tables)
 
 
 def run_name(study: Study) -> str:
@@ -141,7 +145,7 @@ def begin_run(study: Study, folder: Path) -> None:
 
 
 def write_run(run: Run, folder: Path, tables: Mapping[str, str] | None = None) -> None:
-    """Write what came out: predictions.csv, ranking.csv, further tables by file name and, last, run.json."""
+    """Write what came out: predictions.csv, ranking.csv, history.csv, further tables by file name, run.json last."""
     write_text(folder / "predictions.csv", _predictions_csv(run))
     header = ["experiment", "repeat", "fold", "rank", "modality", "score", "inner_scores", "probabilities"]
     rows = [
@@ -150,6 +154,7 @@ def write_run(run: Run, folder: Path, tables: Mapping[str, str] | None = None) -
         for r in run.ranking
     ]
     write_text(folder / "ranking.csv", csv_text(header, rows))
+    write_text(folder / "history.csv", history_csv(run.history))
     for name, text in (tables or {}).items():
         write_text(folder / name, text)
     write_text(folder / "run.json", json.dumps(run.facts, indent=1, sort_keys=True) + "\n")
@@ -160,7 +165,9 @@ def read_run(folder: Path) -> Run:
     facts = read_facts(folder)
     if not (folder / "predictions.csv").is_file():
         raise UsageError(f"{folder} holds models and no results: `fusionbench predict {folder} --data NEW` uses them")
-    return Run(folder.name, facts, tuple(_read_results(folder, facts)), tuple(_read_ranking(folder)))
+    epochs = folder / "history.csv"
+    history = read_history(epochs.read_bytes().decode()) if epochs.is_file() else ()
+    return Run(folder.name, facts, tuple(_read_results(folder, facts)), tuple(_read_ranking(folder)), history)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -210,7 +217,7 @@ def _places(decision: Decision, study: Study) -> dict[str, tuple[float, ...]]:
 
     if not all(one.scores for one in decision.evidence):
         return {}
-    said = {one.modality: [one.predictions] for one in decision.evidence}
+    said = {one.modality: one.parts for one in decision.evidence}
     groups = {subject.id: subject.group for subject in study.cohort.subjects}
     score = metric(decision.experiment.protocol.ranking.score)
     return rank_probabilities(said, score, study.cohort.positive_class, groups)
@@ -229,7 +236,7 @@ def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
             "notes": list(cohort.notes),
             "groups": {s.id: s.group for s in cohort.subjects if s.group and s.group != s.id},
             "modalities": list(study.comparison.modalities),
-            "inputs": {m.name: [m.kind, m.channels] for m in map(cohort.modality, study.comparison.modalities)},
+            "inputs": [[modality.name, modality.kind, modality.channels] for modality in cohort.modalities],
             "grids": _grids(outcome),
             "lacking": {s.id: list(lacks) for s in cohort.subjects if (lacks := s.lacks(study.comparison.modalities))},
         },
@@ -332,10 +339,13 @@ def _summed_up(remarks: list[str]) -> str:
 
 
 def _fit_facts(record: Any) -> dict[str, Any]:
-    return {name: record[name] for name in ("parameters", "pretrained", "seconds", "peak_memory_bytes")} | {
+    names = ("parameters", "pretrained", "seconds", "predict_seconds", "peak_memory_bytes")
+    return {name: record[name] for name in names} | {
         "fusion": record["fit"]["fusion"]["name"],
         "modalities": [modality["name"] for modality in record["fit"]["modalities"]],
         "training_subjects": len(record["fit"]["split"]["training"]),
+        "test_subjects": len(record["fit"]["split"]["test"]),
+        "parents": [key for parent in record["fit"]["parents"] for key in parent["keys"]],
     }
 
 

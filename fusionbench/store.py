@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from fusionbench.atomic import atomic_file, atomic_folder, sweep, writable_folder
+from fusionbench.csvtext import csv_rows
 from fusionbench.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class Store:
         """What is known of a finished fit: what it was, how long it took, how many parameters it has."""
         record: dict[str, Any] = json.loads((self.folder(key) / "job.json").read_text(encoding="utf-8"))
         return record
+
+    def history(self, key: str) -> list[dict[str, str]]:
+        """The loss of every epoch of a finished fit, as text: stage, epoch, loss."""
+        return csv_rows((self.folder(key) / "history.csv").read_text(encoding="utf-8"))
 
     def save(
         self,

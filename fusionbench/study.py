@@ -123,6 +123,7 @@ def _check_components(comparison: Comparison, registry: Registry) -> None:
     for name, variant in comparison.variants.items():
         _check_variant(name, variant, registry)
     _check_stages(comparison, registry)
+    _check_transforms(comparison)
 
 
 def _check_variant(name: str, variant: Variant, registry: Registry) -> None:
@@ -146,6 +147,13 @@ def _check_stages(comparison: Comparison, registry: Registry) -> None:
     for stage in comparison.recipe.stages:
         if stage not in known:
             raise UsageError(f"no training stage {stage!r}: {nearest(stage, known)}")
+
+
+def _check_transforms(comparison: Comparison) -> None:
+    if extra := comparison.recipe.augmentation.extra:
+        from fusionbench.transforms import transforms_of
+
+        transforms_of(extra)
 
 
 def _check_modalities(comparison: Comparison, cohort: Cohort) -> None:

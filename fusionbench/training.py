@@ -63,13 +63,14 @@ def execute(job: Job, place: Workplace, report: Report) -> bool:
         started = time.monotonic()
         _check_source(job.fit, place.registry)
         with threads(job.fit.recipe["threads"]), deterministic():
-            model, history, predictions = _train_and_predict(job.fit, place, report)
+            model, history, predictions, predicting = _train_and_predict(job.fit, place, report)
         record = {
             "key": job.key,
             "fit": asdict(job.fit),
             "pretrained": pretrained(model),
             "parameters": sum(p.numel() for p in model.parameters()),
             "seconds": round(time.monotonic() - started, 3),
+            "predict_seconds": round(predicting, 4),
             "peak_memory_bytes": peak_memory(job.fit.recipe["device"]),
         }
         place.store.save(job.key, model.state_dict(), predictions, history, record)
@@ -288,7 +289,8 @@ def deterministic() -> Iterator[None]:
 
 def _train_and_predict(
     fit: Fit, place: Workplace, report: Report
-) -> tuple[FusionStrategy, list[dict[str, Any]], Predictions]:
+) -> tuple[FusionStrategy, list[dict[str, Any]], Predictions, float]:
+    """The trained model, its losses, what it says of the test part, and the seconds that took."""
     fabric = make_fabric(fit.recipe)
     model = build_strategy(fit, place.registry).to(fabric.device)
     batches = Batches(fit, place.volumes, fabric.device, features_of(fit, place), _out_of_fold(fit, place.store))
@@ -299,7 +301,9 @@ def _train_and_predict(
         else:
             begin(model, fit, batches, place.store)
         history = train(model, fit, batches, fabric, place, report, resumed)
-        return model, history, predict(model, batches, fit.split.test, fabric)
+        started = time.monotonic()
+        predictions = predict(model, batches, fit.split.test, fabric)
+        return model, history, predictions, time.monotonic() - started
     except torch.OutOfMemoryError:
         peak = peak_memory(fit.recipe["device"]) / 2**30
         raise TrainingError(

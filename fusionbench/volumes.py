@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,7 @@ class Volumes:
             for name in (*(name for name in images if name in subject.files), *seg):
                 for what in self._files(subject.id).notes(name):
                     told.setdefault(what, []).append(f"{subject.id!r} {name}")
-        return [f"{what}: {len(places)} ({summary(places, ', ', 3)})" for what, places in sorted(told.items())]
+        return [f"{what}: {summary(places, ', ', 3)}" for what, places in sorted(told.items())]
 
     @property
     def _image_names(self) -> list[str]:
@@ -136,12 +137,9 @@ class Volumes:
 def repeated_images(subjects: Iterable[Subject], modalities: Sequence[str]) -> list[str]:
     """What to say of images that are there twice, byte by byte: under two ids, or as two modalities of one subject."""
     owners: dict[str, list[str]] = {}
-    for subject in subjects:
-        for name in (name for name in modalities if name in subject.files):
-            try:
-                owners.setdefault(subject.digest(name), []).append(f"{subject.id!r} {name}")
-            except CohortError:  # a file that cannot be read is another fault
-                continue
+    for subject, name in ((s, name) for s in subjects for name in modalities if name in s.files):
+        with suppress(CohortError):  # a file that cannot be read is another fault
+            owners.setdefault(subject.digest(name), []).append(f"{subject.id!r} {name} ({subject.files[name].name})")
     mend = "give each its own file, or take the subject out"
     return [f"{summary(same, ' and ')} are the same image; {mend}" for same in owners.values() if len(same) > 1]
 

@@ -1,16 +1,15 @@
 """One draw per item, physical rotations, the same for every modality, equal to torchio's."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch.nn.functional import grid_sample
 
 from fusionbench.augmentation import augment, draw, sampling_grid, transform_matrix
+from fusionbench.experiment import Augmentation
 
-PAPER = SimpleNamespace(flip=0.25, degrees=10.0, scales=(0.9, 1.2))
-STILL = SimpleNamespace(flip=0.0, degrees=0.0, scales=(1.0, 1.0))
-MIRROR = SimpleNamespace(flip=1.0, degrees=0.0, scales=(1.0, 1.0))
+PAPER = Augmentation(flip=0.25, degrees=10.0, scales=(0.9, 1.2))
+STILL = Augmentation(flip=0.0, degrees=0.0, scales=(1.0, 1.0))
+MIRROR = Augmentation(flip=1.0, degrees=0.0, scales=(1.0, 1.0))
 ONE_MM = (1.0, 1.0, 1.0)
 
 
@@ -75,7 +74,7 @@ def test_an_item_depends_on_its_seed_alone():
 
 
 def test_an_item_that_stays_is_exact_beside_one_that_is_flipped():
-    only_flips = SimpleNamespace(flip=0.5, degrees=0.0, scales=(1.0, 1.0))
+    only_flips = Augmentation(flip=0.5, degrees=0.0, scales=(1.0, 1.0))
     stays, flips = (next(s for s in range(99) if (draw(s, only_flips)[0, 0] < 0) == turned) for turned in (False, True))
     volume = torch.rand(2, 1, 4, 4, 4)
     result, _ = augment({"t1": volume}, None, [stays, flips], ONE_MM, only_flips)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import inspect
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from math import exp, pi, sqrt
@@ -14,7 +15,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from fusionbench import CohortError, read_cohort
+from fusionbench import Cohort, CohortError, read_cohort
 from fusionbench_plugins.cohorts.glioma_phantom import contrast, growth
 from fusionbench_plugins.cohorts.glioma_phantom.anatomy import Atlas, affine, grid, load_atlas, warped_anatomy
 from fusionbench_plugins.cohorts.glioma_phantom.compartments import compartments, draw_texture
@@ -25,6 +26,8 @@ from fusionbench_plugins.cohorts.glioma_phantom.scanner import rician
 from fusionbench_plugins.cohorts.glioma_phantom.subject import Scans, render
 from fusionbench_plugins.cohorts.glioma_phantom.writing import nifti, write_cohort
 from fusionbench_plugins.cohorts.phantom import Phantom
+from fusionbench_plugins.cohorts.phantom_collection.files import collect
+from fusionbench_plugins.cohorts.phantom_collection.knobs import Collection, lost
 
 SMALL = Recipe(subjects=8, spacing=8.0)
 
@@ -345,3 +348,87 @@ def test_smooth_fields_are_smooth_and_standard() -> None:
     assert field.shape == (30, 31, 32)
     assert (field.mean(), field.std()) == (pytest.approx(0, abs=1e-5), pytest.approx(1, abs=1e-5))
     assert max(np.abs(np.diff(field, axis=axis)).max() for axis in range(3)) < 0.5
+
+
+# Sites and lost files
+
+NINE = {"subjects": 9, "spacing": 10.0, "hgg_share": 0.67}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine subjects as `Phantom` writes them without sites and losses."""
+    place = tmp_path_factory.mktemp("nine") / "phantom"
+    Phantom(**NINE).read(place)
+    return place
+
+
+def collected(whole: Path, place: Path, **options: float) -> Cohort:
+    """The nine subjects with sites or losses, without growing their tumours anew."""
+    shutil.copytree(whole, place)
+    reader = Phantom(**NINE, **options)
+    collect(reader.collection, reader.recipe, place)
+    return reader.read(place)
+
+
+def test_by_default_nothing_is_done_to_what_the_generator_wrote(whole: Path, tmp_path: Path) -> None:
+    plain = Phantom(**NINE)
+    assert plain.collection.fingerprint(plain.recipe) == plain.recipe.fingerprint()
+    write_cohort(plain.recipe, tmp_path)
+    assert contents(whole) == contents(tmp_path)
+
+
+def test_a_phantom_with_sites_is_written_and_read_in_one_go(tmp_path: Path) -> None:
+    cohort = read_cohort("phantom", home=tmp_path, subjects=4, spacing=10.0, sites=2, missingness=0.25)
+    assert Counter(subject.site for subject in cohort.subjects) == {"site-0": 2, "site-1": 2}
+    assert sum(len(subject.lacks(MODALITIES)) for subject in cohort.subjects) == 4
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.75])
+def test_exactly_a_share_of_the_files_is_lost_and_never_all_of_a_subject(share: float) -> None:
+    gone = lost(Collection(share), Recipe(subjects=41))
+    assert len(set(gone)) == len(gone) == round(share * 41 * 4)
+    assert max(Counter(number for number, _ in gone).values(), default=0) <= 3
+    assert gone == lost(Collection(share), Recipe(subjects=41))
+    assert not gone or gone != lost(Collection(share), Recipe(subjects=41, seed=1))
+
+
+def test_lost_files_are_missing_modalities(whole: Path, tmp_path: Path) -> None:
+    holes = collected(whole, tmp_path / "holes", missingness=0.5)
+    assert sum(len(subject.lacks(MODALITIES)) for subject in holes.subjects) == 18
+    kept, everything = contents(tmp_path / "holes"), contents(whole)
+    assert {name for name in kept if kept[name] != everything[name]} == {"cohort.json"}
+    assert len(holes.subjects) == 9
+
+
+def test_sites_have_scanners_of_their_own_and_are_read_back(whole: Path, tmp_path: Path) -> None:
+    plain = Phantom(**NINE).read(whole)
+    cohort = collected(whole, tmp_path / "sites", sites=3)
+    assert Counter(s.site for s in cohort.subjects) == {"site-0": 3, "site-1": 3, "site-2": 3}
+    assert cohort.counts() == plain.counts() == {"HGG": 6, "LGG": 3}
+    gains: dict[str, list[float]] = {}
+    for subject in cohort.subjects:
+        before = array(plain.subject(subject.id).files["t2"]).astype(float)
+        after = array(subject.files["t2"]).astype(float)
+        assert np.array_equal(after > 0, before > 0)
+        gains.setdefault(subject.site, []).append(float(np.median(after[before > 0] / before[before > 0])))
+        assert np.array_equal(array(subject.seg), array(plain.subject(subject.id).seg))
+    within = max(np.ptp(np.log(values)) for values in gains.values())
+    between = np.ptp([np.log(np.mean(values)) for values in gains.values()])
+    assert within < 0.05 < 0.2 < between
+
+
+def test_collections_have_places_of_their_own_and_are_not_confused(whole: Path, tmp_path: Path) -> None:
+    options = ({}, {"sites": 2}, {"missingness": 0.1}, {"sites": 2, "missingness": 0.1})
+    assert len({Phantom(**one).location(tmp_path) for one in options}) == 4
+    collected(whole, tmp_path / "here", sites=2)
+    with pytest.raises(CohortError, match="holds a phantom with other sites or missing files"):
+        Phantom(**NINE).read(tmp_path / "here")
+    collected(whole, tmp_path / "there", sites=2)
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
+
+
+@pytest.mark.parametrize("options", [{"missingness": 0.8}, {"missingness": -0.1}, {"sites": 0}, {"sites": 51}])
+def test_a_collection_out_of_range_is_named(options: dict[str, float]) -> None:
+    with pytest.raises(CohortError, match=f"phantom.{next(iter(options))} is {next(iter(options.values()))}"):
+        Phantom(**options)

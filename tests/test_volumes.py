@@ -1,24 +1,26 @@
-"""From NIfTI files to tensors: axes, crop, percentiles, resize, cache; and every file that must be refused."""
+"""From the files of a cohort to tensors: one grid per subject, crop, resampling, cache, and every fault at once."""
 
-import gzip
+import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel
+import nibabel.processing
 import numpy as np
 import pytest
 import torch
 
+from fusionbench import imagecache
 from fusionbench.cohorts import Cohort, Modality, Subject
 from fusionbench.errors import CohortError
-from fusionbench.volumes import Volumes, preprocess_image, read_volume
+from fusionbench.experiment import Preprocessing
+from fusionbench.volumes import Volumes, repeated_images
 
 REAL = Path(__file__).parent / "data" / "brats"
 SHAPE = (10, 12, 6)  # X, Y, Z
 
 
-def preprocessing(crop=None, resize=None, percentiles=(0.5, 99.5)):
-    return SimpleNamespace(crop=crop, resize=resize, percentiles=percentiles)
+def preprocessing(**settings):
+    return Preprocessing(**settings)
 
 
 def voxels(shape=SHAPE, seed=0, dtype=np.int16):
@@ -50,74 +52,6 @@ def test_one_bright_axial_slice_lights_one_index_of_depth(tmp_path):
     assert volume.shape == (1, 1, 6, 12, 10)
     assert volume.dtype == torch.float32
     assert (volume.amax((0, 1, 3, 4)) > 0).nonzero().flatten().tolist() == [4]
-
-
-@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SLA"])
-def test_any_orientation_gives_the_same_tensor(tmp_path, axes):
-    data, affine = voxels(), np.diag([1.0, 2.0, 3.0, 1.0])
-    image = nibabel.Nifti1Image(data, affine)
-    there = nibabel.orientations.axcodes2ornt(axes)
-    nibabel.save(image.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), there)),
-                 tmp_path / "t1.nii.gz")  # fmt: skip
-    volume, grid = read_volume(tmp_path / "t1.nii.gz")
-    assert np.array_equal(volume[0], data.transpose(2, 1, 0))
-    assert grid.size == (6, 12, 10)
-    assert grid.spacing == pytest.approx((3, 2, 1))
-
-
-@pytest.mark.parametrize("dtype", ["<i2", ">i2", "u1", "<f4", ">f8"])
-@pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
-def test_valid_variants_pass(tmp_path, dtype, name):
-    data = voxels(dtype=dtype) if dtype != "u1" else (voxels() % 200).astype("u1")
-    header = nibabel.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
-    header.set_data_dtype(dtype)
-    nibabel.save(nibabel.Nifti1Image(data, np.eye(4), header), tmp_path / name)
-    assert np.array_equal(read_volume(tmp_path / name)[0][0], data.transpose(2, 1, 0))
-
-
-def test_scaled_values_two_gzip_members_nifti2_and_a_trailing_axis_pass(tmp_path):
-    data = voxels()
-    scaled = nibabel.Nifti1Image(data[..., None, None], np.eye(4))
-    scaled.header.set_slope_inter(0.5, 10)
-    content = scaled.to_bytes()
-    (tmp_path / "two.nii.gz").write_bytes(gzip.compress(content[:700]) + gzip.compress(content[700:]))
-    stored = nibabel.load(tmp_path / "two.nii.gz").get_fdata()[..., 0, 0]
-    assert np.allclose(read_volume(tmp_path / "two.nii.gz")[0][0], stored.transpose(2, 1, 0))
-    nibabel.save(nibabel.Nifti2Image(data, np.eye(4)), tmp_path / "second.nii.gz")
-    assert np.array_equal(read_volume(tmp_path / "second.nii.gz")[0][0], data.transpose(2, 1, 0))
-
-
-def test_several_channels_are_read_where_the_modality_says_so(tmp_path):
-    data = voxels((*SHAPE, 3))
-    volume, _ = read_volume(write(tmp_path / "rgb.nii.gz", data), channels=3)
-    assert np.array_equal(volume, data.transpose(3, 2, 1, 0))
-
-
-def test_the_crop_of_155_slices_is_the_papers():
-    volume = np.arange(155, dtype=np.float32)[None, :, None, None] * np.ones((1, 155, 4, 4), np.float32)
-    cropped = preprocess_image(volume, preprocessing(crop=(150, 6, 4), percentiles=(0, 100)))
-    assert cropped.shape == (1, 150, 6, 4)
-    assert np.allclose(cropped[0, :, 2, 2], np.arange(3, 153) / 152)  # slices 3..152; the padding is 0
-    assert (cropped[0, :, [0, 5]] == 0).all()
-
-
-def test_percentiles_of_the_whole_volume_become_0_and_1():
-    volume = voxels((1, 20, 30, 30), dtype=np.float32)
-    low, high = np.percentile(volume, (0.5, 99.5))
-    expected = (volume.clip(low, high) - low) / (high - low)
-    assert np.allclose(preprocess_image(volume, preprocessing()), expected, atol=1e-6)
-
-
-def test_resizing_is_linear_and_does_not_alias():
-    stripes = np.zeros((1, 32, 32, 32), np.float32)
-    stripes[:, :, :, ::2] = 1
-    small = preprocess_image(stripes, preprocessing(resize=(8, 8, 8), percentiles=(0, 100)))
-    assert small.shape == (1, 8, 8, 8)
-    assert np.allclose(small[..., 1:-1], 0.5, atol=0.01)  # plain linear interpolation keeps 0.5 or stripes by chance
-    ramp = np.arange(32, dtype=np.float32)[None, :, None, None] * np.ones((1, 32, 8, 8), np.float32)
-    resized = preprocess_image(ramp, preprocessing(resize=(8, 16, 4), percentiles=(0, 100)))
-    centres = (np.arange(8) + 0.5) * 4 - 0.5
-    assert np.allclose(resized[0, 1:-1, 0, 0], centres[1:-1] / 31, atol=1e-5)
 
 
 def test_spacing_follows_crop_and_resize(tmp_path):
@@ -180,7 +114,8 @@ def test_the_cache_is_read_and_its_broken_files_are_made_again(tmp_path):
     for content in (b"", b"rubbish", entries[0].read_bytes()[:-100]):
         entries[0].write_bytes(content)
         assert torch.equal(Volumes(made, preprocessing(), cache).inputs(["first", "other"], ["t1"])["t1"], fresh)
-    entries[0].with_suffix(".json").write_text('{"size": 3}')
+    for facts in cache.glob("*.json"):
+        facts.write_text('{"frame": 3}')
     assert torch.equal(Volumes(made, preprocessing(), cache).inputs(["first", "other"], ["t1"])["t1"], fresh)
     assert not list(cache.glob(".*"))
 
@@ -206,95 +141,284 @@ def test_preprocessing_leaves_the_random_state_alone(tmp_path):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def not_a_number(value):
-    data = voxels(dtype=np.float64)
-    data[1, 2, 3] = value
+def both(folder, t1, t2, seg=None, **settings):
+    """One subject with two sequences on affines of their own, among files on disk, and another with one."""
+    files = {name: write(folder / f"one_{name}.nii.gz", *image) for name, image in (("t1", t1), ("t2", t2))}
+    outline = seg and write(folder / "one_seg.nii.gz", *seg)
+    other = {
+        "t1": write(folder / "two_t1.nii.gz", voxels(seed=9)),
+        "t2": write(folder / "two_t2.nii.gz", voxels(seed=8)),
+    }
+    made = cohort(("one", files, outline), ("two", other, None), modalities=("t1", "t2"))
+    return Volumes(made, preprocessing(**settings), folder / "cache")
+
+
+def reoriented(data, affine, axes):
+    image = nibabel.Nifti1Image(data, affine)
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(axes))
+    turned = image.as_reoriented(turn)
+    return np.asarray(turned.dataobj), turned.affine
+
+
+def test_flipped_axes_are_one_grid_and_noted(tmp_path):
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    seg = (voxels() > 500).astype(np.int16)
+    volumes = both(
+        tmp_path,
+        (voxels(), affine),
+        reoriented(voxels(seed=1), affine, "PIR"),
+        reoriented(seg, affine, "LPS"),
+    )
+    assert volumes.check(["one"], ["t1", "t2"], segmentation=True) == []
+    assert np.array_equal(volumes.segmentation(["one"])[0, 0], seg.transpose(2, 1, 0))
+    notes = ["stored as LPS and turned to RAS: 'one' seg", "stored as PIR and turned to RAS: 'one' t2"]
+    assert volumes.notes(["one"], ["t1", "t2"], segmentation=True) == notes
+    again = Volumes(volumes.cohort, preprocessing(), tmp_path / "cache")
+    assert again.notes(["one"], ["t1", "t2"], segmentation=True) == notes
+    assert again.notes(["one"], ["t1", "t2"]) == notes[1:]
+
+
+def test_a_trailing_axis_is_noted(tmp_path):
+    volumes = both(tmp_path, (voxels()[..., None],), (voxels(seed=1),))
+    assert volumes.check(["one"], ["t1", "t2"]) == []
+    assert volumes.notes(["one", "two"], ["t1", "t2"]) == [
+        "stored with a further axis of length 1, which was left out: 'one' t1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("affine", "says"),
+    [
+        (np.diag([1.0, 1, 1.5, 1]), "t2 is 6 x 12 x 10 at 1.5 x 1 x 1 mm but t1 is 6 x 12 x 10 at 1 x 1 x 1 mm"),
+        (np.array([[1.0, 0, 0, 4], [0, 1, 0, 0], [0, 0, 1, 3], [0, 0, 0, 1]]),
+         "t2 lies up to 5 mm off t1, by another origin"),
+        # 5 mm forward and back: the same lattice, but not turned into the other by a flip alone
+        (np.array([[1.0, 0, 0, 0], [0, 0.8, -0.6, 0], [0, 0.6, 0.8, 0], [0, 0, 0, 1]]),
+         "t2 lies up to 8.05 mm off t1, by another direction"),
+    ],
+)  # fmt: skip
+def test_sequences_on_different_grids_are_refused(tmp_path, affine, says):
+    volumes = both(tmp_path, (voxels(),), (voxels(seed=1), affine), (voxels(seed=2) % 2, affine))
+    mend = "resample to one grid, or set preprocessing.resample=true"
+    assert volumes.check(["one", "two"], ["t1", "t2"]) == [f"'one': {says}; {mend}"]
+    with pytest.raises(CohortError, match="'one': seg|'one': t2"):
+        volumes.segmentation(["one"])
+
+
+SHIFTED = np.array([[2.0, 0, 0, -1], [0, 1, 0, 2.5], [0, 0, 1.5, -0.25], [0, 0, 0, 1]])
+
+
+def test_sequences_on_different_grids_are_resampled_when_asked(tmp_path):
+    """Linear for images and nearest for labels, as nibabel's processing does, where both have voxels."""
+    smooth = np.add.outer(np.add.outer(np.arange(10.0) ** 2, np.arange(12.0) * 3), np.arange(6.0) ** 3).astype("f4")
+    labels = (voxels(seed=3) % 3).astype(np.int16)
+    here = nibabel.Nifti1Image(voxels(), np.eye(4))
+    volumes = both(tmp_path, (voxels(),), (smooth, SHIFTED), (labels, SHIFTED), resample=True, percentiles=(0, 100))
+    assert volumes.check(["one"], ["t1", "t2"], segmentation=True) == []
+    assert volumes.spacing(["one"]).tolist() == [[1, 1, 1]]
+    theirs = nibabel.processing.resample_from_to(nibabel.Nifti1Image(smooth, SHIFTED), here, order=1).get_fdata()
+    ours = volumes.inputs(["one"], ["t2"])["t2"][0, 0].permute(2, 1, 0).numpy()
+    inside = nibabel.processing.resample_from_to(
+        nibabel.Nifti1Image(np.ones_like(smooth), SHIFTED), here, order=1
+    ).get_fdata()
+    assert (inside > 0.999).mean() > 0.4
+    expected = theirs / ours_range(smooth, SHIFTED, here)
+    assert np.abs(ours - expected)[inside > 0.999].max() < 2e-3
+    nearest = nibabel.processing.resample_from_to(nibabel.Nifti1Image(labels, SHIFTED), here, order=0).get_fdata()
+    seg = volumes.segmentation(["one"])[0, 0].permute(2, 1, 0).numpy()
+    assert (seg == nearest)[inside > 0.999].mean() > 0.99
+    assert volumes.notes(["one"], ["t1", "t2"]) == ["resampled to the grid of the subject's first image: 'one' t2"]
+
+
+def ours_range(smooth, affine, here):
+    """What percentile 100 is after resampling: 0 lies outside, so the range begins there."""
+    from scipy.ndimage import map_coordinates
+
+    points = np.indices(here.shape).reshape(3, -1)
+    places = np.linalg.inv(affine) @ np.vstack([points, np.ones(points.shape[1])])
+    return map_coordinates(smooth, places[:3], order=1, mode="grid-constant").max()
+
+
+def test_an_image_on_its_own_grid_is_not_touched_by_resampling(tmp_path):
+    kept = both(tmp_path, (voxels(),), (voxels(seed=1),), resample=True).inputs(["one"], ["t1", "t2"])
+    plain = both(tmp_path, (voxels(),), (voxels(seed=1),)).inputs(["one"], ["t1", "t2"])
+    assert all(torch.equal(kept[name], plain[name]) for name in plain)
+
+
+def corner(low, high, seed):
+    """Something in a box of (X, Y, Z), and 0 around it."""
+    data = np.zeros((20, 24, 16), np.float32)
+    window = tuple(slice(first, last) for first, last in zip(low, high, strict=True))
+    data[window] = np.random.default_rng(seed).uniform(1, 100, data[window].shape)
     return data
+
+
+def test_the_crop_may_be_centred_on_what_is_in_the_images(tmp_path):
+    t1, t2 = corner((2, 10, 1), (10, 20, 7), 0), corner((4, 12, 3), (12, 22, 9), 1)
+    seg = (corner((5, 13, 4), (8, 16, 6), 2) > 0).astype(np.uint8)
+    volumes = both(tmp_path, (t1,), (t2,), (seg,), crop=(8, 12, 10), centre="content", percentiles=(0, 100))
+    assert volumes.check(["one"], ["t1", "t2"], segmentation=True) == []
+    inputs = volumes.inputs(["one"], ["t1", "t2"])
+    # all images together fill X 2 to 12, Y 10 to 22, Z 1 to 9: just this window
+    for name, data in (("t1", t1), ("t2", t2)):
+        expected = data[2:12, 10:22, 1:9].transpose(2, 1, 0)
+        assert np.allclose(inputs[name][0, 0], expected / expected.max(), atol=5e-4)
+    assert np.array_equal(volumes.segmentation(["one"])[0, 0], seg[2:12, 10:22, 1:9].transpose(2, 1, 0))
+    middle = both(tmp_path, (t1,), (t2,), crop=(8, 12, 10)).inputs(["one"], ["t1"])["t1"]
+    assert not torch.equal(middle, inputs["t1"])
+
+
+def test_another_image_of_the_subject_moves_the_centre(tmp_path):
+    t1, settings = corner((2, 10, 1), (10, 20, 7), 0), {"crop": (8, 12, 10), "centre": "content"}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    near = both(tmp_path / "a", (t1,), (corner((2, 10, 1), (10, 20, 7), 1),), **settings)
+    far = both(tmp_path / "b", (t1,), (corner((8, 10, 1), (18, 20, 7), 1),), **settings)
+    far._cache = near._cache
+    assert not torch.equal(near.inputs(["one"], ["t1"])["t1"], far.inputs(["one"], ["t1"])["t1"])
+
+
+def test_a_subject_without_a_sequence_is_centred_on_what_it_has(tmp_path):
+    files = {"t1": write(tmp_path / "t1.nii.gz", corner((2, 10, 1), (10, 20, 7), 0))}
+    made = cohort(("one", files, None), ("two", {"t2": write(tmp_path / "t2.nii.gz", corner((0, 0, 0), (9, 9, 9), 1))},
+                  None), modalities=("t1", "t2"))  # fmt: skip
+    volumes = Volumes(made, preprocessing(crop=(6, 10, 8), centre="content"), tmp_path / "cache")
+    inputs = volumes.inputs(["one", "two"], ["t1", "t2"])
+    assert (inputs["t1"][0] > 0).float().mean() > 0.98  # the box of the content; the least voxel becomes 0
+    assert not inputs["t2"][0].any()
+
+
+def counted(monkeypatch):
+    """The names of the files that are read from now on."""
+    read, actual = [], imagecache.read_image
+    monkeypatch.setattr(imagecache, "read_image", lambda path, *more: read.append(path.name) or actual(path, *more))
+    return read
+
+
+@pytest.mark.parametrize("settings", [{}, {"crop": (4, 4, 4), "centre": "content"}, {"resample": True}])
+def test_a_file_is_read_once_and_an_unchanged_one_never_again(tmp_path, monkeypatch, settings):
+    read = counted(monkeypatch)
+    volumes = both(tmp_path, (voxels(),), (voxels(seed=1),), (voxels(seed=2) % 2,), **settings)
+    assert volumes.check(["one"], ["t1", "t2"], segmentation=True) == []
+    assert sorted(read) == ["one_seg.nii.gz", "one_t1.nii.gz", "one_t2.nii.gz"]
+    read.clear()
+    again = Volumes(volumes.cohort, preprocessing(**settings), tmp_path / "cache")
+    assert again.check(["one"], ["t1", "t2"], segmentation=True) == []
+    again.inputs(["one"], ["t1", "t2"])
+    again.spacing(["one"])
+    again.notes(["one"], ["t1", "t2"], segmentation=True)
+    assert read == []
+
+
+def test_a_changed_file_is_read_again(tmp_path, monkeypatch):
+    volumes = both(tmp_path, (voxels(),), (voxels(seed=1),))
+    before = volumes.inputs(["one"], ["t1"])["t1"]
+    write(tmp_path / "one_t1.nii.gz", voxels(seed=5))
+    read = counted(monkeypatch)
+    after = Volumes(volumes.cohort, preprocessing(), tmp_path / "cache").inputs(["one"], ["t1"])["t1"]
+    assert read == ["one_t1.nii.gz"]
+    assert not torch.equal(before, after)
+
+
+def test_the_cap_of_voxels_holds_for_cached_files_too(tmp_path):
+    made = pair(tmp_path)
+    Volumes(made, preprocessing(), tmp_path / "cache").prepare(["first"], ["t1"])
+    capped = Volumes(made, preprocessing(max_voxels=100), tmp_path / "cache")
+    with pytest.raises(CohortError, match="first_t1.*declares 10 x 12 x 6 voxels, more than 100"):
+        capped.prepare(["first"], ["t1"])
+
+
+def test_the_cache_names_nobody(tmp_path):
+    image = nibabel.Nifti1Image(voxels(), np.eye(4))
+    image.header["descrip"] = b"Jane Doe, 4711"
+    (tmp_path / "Jane").mkdir()
+    nibabel.save(image, tmp_path / "Jane" / "Doe_t1.nii.gz")
+    Volumes(pair(tmp_path, file=tmp_path / "Jane" / "Doe_t1.nii.gz"), preprocessing(), tmp_path / "cache").prepare(
+        ["other"], ["t1"]
+    )
+    found = list((tmp_path / "cache").iterdir())
+    assert len(found) == 2
+    assert not [entry for entry in found if b"Jane" in entry.read_bytes() or "Doe" in entry.name]
+    (facts,) = (json.loads(entry.read_text()) for entry in found if entry.suffix == ".json")
+    assert set(facts) == {"frame", "axes", "squeezed", "content"}
+
+
+def test_the_same_image_twice_is_refused(tmp_path):
+    one, two, three = (write(tmp_path / f"{seed}.nii.gz", voxels(seed=seed)) for seed in range(3))
+    copy = tmp_path / "copy.nii.gz"
+    copy.write_bytes(one.read_bytes())
+    made = cohort(("a", {"t1": one, "t2": two}, None), ("b", {"t1": copy, "t2": three}, None),
+                  ("c", {"t1": write(tmp_path / "3.nii.gz", voxels(seed=3)), "t2": three}, None),
+                  ("d", {"t1": tmp_path / "gone.nii.gz", "t2": tmp_path / "gone.nii.gz"}, None),
+                  modalities=("t1", "t2"))  # fmt: skip
+    mend = "are the same image; give each its own file, or take the subject out"
+    same_t1 = f"'a' t1 (0.nii.gz) and 'b' t1 (copy.nii.gz) {mend}"
+    assert repeated_images(made.subjects, ["t1"]) == [same_t1]
+    assert repeated_images(made.subjects, ["t1", "t2"]) == [
+        same_t1,
+        f"'b' t2 (2.nii.gz) and 'c' t2 (2.nii.gz) {mend}",
+    ]
+    twice = cohort(("a", {"t1": one, "t2": copy}, None), ("b", {"t1": two, "t2": three}, None), modalities=("t1", "t2"))
+    with pytest.raises(CohortError, match=r"'a' t1 \(0.nii.gz\) and 'a' t2 \(copy.nii.gz\) are the same image"):
+        Volumes(twice, preprocessing(), tmp_path / "cache").prepare(["a", "b"], ["t1", "t2"])
+
+
+def test_equal_rows_of_a_table_are_no_fault(tmp_path):
+    subjects = tuple(Subject(name, name, features={"omics": (1.0, 2.0)}) for name in "ab")
+    made = Cohort("tables", ("a", "b"), "a", (Modality("omics", "table", 2),), subjects)
+    assert Volumes(made, preprocessing(), tmp_path).check(["a", "b"], ["omics"]) == []
 
 
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (not_a_number(np.nan), "holds NaN or infinite voxels"),
-        (not_a_number(np.inf), "holds NaN or infinite voxels"),
-        (not_a_number(1e300), "holds NaN or infinite voxels"),
-        (np.full(SHAPE, 7, np.int16), "is constant"),
-        (np.pad(np.ones((1, 1, 1), np.int16), 5), "has one value from percentile 0.5 to 99.5"),
-        (voxels((*SHAPE, 2)), "10 x 12 x 6 x 2: 2 frames, not 1"),
-        (voxels((10, 12)), "10 x 12, not a volume of three axes"),
-        (voxels((10, 12, 1)), "10 x 12 x 1, not a volume of three axes"),
-        (voxels().astype(np.complex64), "holds complex64 voxels"),
+        (np.full(SHAPE, 7, np.int16), "'other', t1: other_t1.nii.gz is constant; export it again"),
+        (np.zeros(SHAPE, np.int16), "'other', t1: other_t1.nii.gz is 0 everywhere; export it again"),
+        (np.pad(np.ones((1, 1, 1), np.int16), 5), "'other', t1: other_t1.nii.gz has one value from percentile 0.5 to 99.5"),
         (voxels((4, 4, 4)), "'other' is 4 x 4 x 4, most are 6 x 12 x 10: set preprocessing.crop"),
+        (voxels((*SHAPE, 2)), "'other', t1: other_t1.nii.gz is 10 x 12 x 6 x 2: 2 frames, not 1"),
     ],
-)
+)  # fmt: skip
 def test_bad_volumes_are_refused_by_name(tmp_path, data, says):
     made = pair(tmp_path, data=data)
     with pytest.raises(CohortError) as error:
         Volumes(made, preprocessing(), tmp_path / "cache").prepare(["first", "other"], ["t1"])
     assert says in str(error.value)
-    assert "'other'" in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def broken(kind, sound):
-    content = gzip.decompress(sound)
-    flipped = bytearray(sound)
-    flipped[-6] ^= 1  # in the checksum: nibabel would not notice
-    return {
-        "empty": b"",
-        "page": b"<html>Please log in</html>",
-        "truncated": sound[: len(sound) // 2],
-        "checksum": bytes(flipped),
-        "short": gzip.compress(content[:-10]),
-        "long": gzip.compress(content + b"\0" * 10),
-        "header only": gzip.compress(content[:100]),
-    }[kind]
-
-
-@pytest.mark.parametrize("kind", ["empty", "page", "truncated", "checksum", "short", "long", "header only"])
-def test_broken_files_are_refused_by_name(tmp_path, kind):
-    sound = write(tmp_path / "sound.nii.gz", voxels()).read_bytes()
-    file = tmp_path / "other_t1.nii.gz"
-    file.write_bytes(broken(kind, sound))
-    with pytest.raises(CohortError, match=r"'other', t1: other_t1\.nii\.gz .*; download or export it again"):
-        Volumes(pair(tmp_path, file=file), preprocessing(), tmp_path / "cache").prepare(["first", "other"], ["t1"])
-
-
-def test_a_header_that_asks_for_too_much_or_turns_nowhere_is_refused(tmp_path):
-    image = nibabel.Nifti1Image(voxels(), np.eye(4))
-    content = bytearray(image.to_bytes())
-    content[42:48] = np.array([2000, 2000, 2000], "<i2").tobytes()
-    (tmp_path / "huge.nii").write_bytes(content)
-    with pytest.raises(CohortError, match="declares 2000 x 2000 x 2000 voxels"):
-        read_volume(tmp_path / "huge.nii")
-    flat = nibabel.Nifti1Image(voxels(), np.eye(4))
-    flat.header["srow_x"] = flat.header["srow_y"]
-    flat.header["sform_code"] = 1
-    content = bytearray(flat.to_bytes())
-    content[280:296] = content[296:312]
-    (tmp_path / "flat.nii").write_bytes(content)
-    with pytest.raises(CohortError, match="orientation matrix that cannot be inverted"):
-        read_volume(tmp_path / "flat.nii")
+    assert str(tmp_path) not in str(error.value)
 
 
 def test_all_bad_subjects_are_named_at_once(tmp_path):
     bad = write(tmp_path / "bad.nii.gz", np.zeros(SHAPE, np.int16))
     gone = tmp_path / "gone.nii.gz"
-    sound, other = write(tmp_path / "t1.nii.gz", voxels()), write(tmp_path / "t2.nii.gz", voxels((4, 4, 4)))
-    gone.touch()
+    sound = [write(tmp_path / f"{seed}.nii.gz", voxels(seed=seed)) for seed in range(3)]
+    other = write(tmp_path / "t2.nii.gz", voxels((4, 4, 4)))
     made = cohort(
-        ("black", {"t1": sound, "t2": bad}, None),
-        ("new\nline", {"t1": gone, "t2": sound}, None),
-        ("=grid", {"t1": sound, "t2": other}, None),
+        ("black", {"t1": sound[0], "t2": bad}, None),
+        ("new\nline", {"t1": gone, "t2": sound[1]}, None),
+        ("=grid", {"t1": sound[2], "t2": other}, None),
         modalities=("t1", "t2"),
     )
-    gone.unlink()
     faults = Volumes(made, preprocessing(), tmp_path / "c").check(["black", "new\nline", "=grid"], ["t1", "t2"])
     assert faults == [
-        "'black', t2: bad.nii.gz is constant; export it again or take the subject out",
+        "'black', t2: bad.nii.gz is 0 everywhere; export it again or take the subject out",
         "'new\\nline', t1: cannot read gone.nii.gz: No such file or directory",
-        "'=grid': t2 is 4 x 4 x 4 at 1 x 1 x 1 mm but t1 is 6 x 12 x 10 at 1 x 1 x 1 mm; resample to one grid",
+        "'=grid': t2 is 4 x 4 x 4 at 1 x 1 x 1 mm but t1 is 6 x 12 x 10 at 1 x 1 x 1 mm; "
+        "resample to one grid, or set preprocessing.resample=true",
     ]
+
+
+def test_the_tensor_is_what_torchio_makes_of_the_file(tmp_path):
+    """The transforms of the paper, read, turned, cropped and rescaled by torchio itself: to the width of half floats."""
+    import torchio
+
+    data = np.random.default_rng(4).gamma(2, 300, (31, 28, 20)).astype(np.float32)
+    write(tmp_path / "t1.nii.gz", *reoriented(data, np.diag([1.0, 1.2, 2.0, 1.0]), "LPS"))
+    made = cohort(("a", {"t1": tmp_path / "t1.nii.gz"}, None), ("b", {"t1": write(tmp_path / "b.nii", voxels())}, None))
+    ours = Volumes(made, preprocessing(crop=(15, 32, 24)), tmp_path / "cache").inputs(["a"], ["t1"])["t1"][0]
+    steps = [torchio.ToCanonical(), torchio.CropOrPad((24, 32, 15)), torchio.RescaleIntensity((0, 1), (0.5, 99.5))]
+    theirs = torchio.Compose(steps)(torchio.ScalarImage(tmp_path / "t1.nii.gz")).data.permute(0, 3, 2, 1)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2.5e-4)  # half of the last bit of a half float below 1
 
 
 def test_real_images_load(tmp_path):

@@ -36,6 +36,12 @@ Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and augme
 FoldSeed = Annotated[int | None, typer.Option(help="Seed of the folds.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[str, typer.Option(help="auto, 32, bf16 or 16.")]
+Augment = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TRANSFORM", help="A transform of torchio in training, RandomNoise(std=0.05); may be repeated."
+    ),
+]
 Jobs = Annotated[int, typer.Option(min=0, help="Fits at once; 0 is one per core, or one on a GPU.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME.OPTION=VALUE", help="Any other setting; may be repeated.")
@@ -75,6 +81,7 @@ class Asked:
     fold_seed: int | None
     device: str
     precision: str
+    augment: list[str] | None
     jobs: int
     setting: list[str] | None
     store: Path | None
@@ -115,7 +122,11 @@ class Asked:
                 "refit": self.refit or None,
                 "ranking": {"ranker": self.ranking or None, "primary": self.primary or None},
             },
-            "recipe": {"device": self.device or None, "precision": self.precision or None},
+            "recipe": {
+                "device": self.device or None,
+                "precision": self.precision or None,
+                "augmentation": {"extra": self.augment or None},
+            },
         }
         return fusionbench.compose(self.registry, self.config, flags, self.setting or [])
 

@@ -87,6 +87,8 @@ class Brats(CohortReader):
         subjects, faults = _subjects(path, listing)
         faults += [
             f"{s.id!r} has the label {s.label!r}: {nearest(s.label, self.classes)}"
+            if s.label
+            else f"{s.id!r} has no label"
             for s in subjects
             if s.label not in self.classes
         ]
@@ -148,7 +150,8 @@ class Brats(CohortReader):
 
     def _labelled(self, root: Path) -> Listing:
         """The cases that the CSV of labels names; a folder that it does not name is left out and noted."""
-        rows = _table(root / self.labels, {"subject": self.subject, "label": self.label})
+        columns = (self.subject, self.label, *([self.site] if self.site != "site" else []))
+        rows = _table(root / self.labels, columns, ": set brats.subject, brats.label or brats.site")
         folders = _subject_folders(root)
         numbers = _by_number(folders)
         cases: list[Case] = []
@@ -171,7 +174,7 @@ class Brats(CohortReader):
 
 def _mapped(root: Path) -> Listing:
     """The cases of BraTS 2020, graded by the newest column of its name mapping that fits the folders."""
-    rows = _table(root / MAPPING, {"Grade": "Grade"})
+    rows = _table(root / MAPPING, ("Grade",))
     folders = _with_images(root)
     names = {folder.name for folder in folders}
     columns = {column: int(match["year"]) for column in rows[0] if (match := _ID_COLUMN.fullmatch(column))}
@@ -293,15 +296,12 @@ def _meant(id: str, folders: Mapping[str, Path], numbers: Mapping[int, list[Path
     return numbers.get(int(id), []) if id.isascii() and id.isdigit() else []
 
 
-def _table(path: Path, columns: Mapping[str, str]) -> list[dict[str, str]]:
-    """The rows of a CSV that must have these columns, each the value of an option; every cell as it stands."""
+def _table(path: Path, columns: Sequence[str], mend: str = "") -> list[dict[str, str]]:
+    """The rows of a CSV that must have these columns; every cell as text, as it stands."""
     cells = read_cells(path)
-    for option, column in columns.items():
+    for column in columns:
         if column not in cells.columns:
-            raise CohortError(
-                f"{path.name} has no column {column!r}; its columns are {', '.join(cells.columns)}"
-                + (f": set brats.{option}" if option.islower() else "")
-            )
+            raise CohortError(f"{path.name} has no column {column!r}; its columns are {', '.join(cells.columns)}{mend}")
     if cells.empty:
         raise CohortError(f"{path.name} has no rows; its columns are {', '.join(cells.columns)}")
     return [{str(name): str(cell) for name, cell in row.items()} for row in cells.to_dict("records")]
@@ -325,13 +325,14 @@ def _proposed_table(root: Path, names: Sequence[str]) -> Proposal | None:
     """The table in the folder that names most subjects, with its columns; None if none names half of them."""
     folders = {name: root / name for name in names}
     numbers = _by_number(folders)
-    best: tuple[int, Path, str] = (len(names) // 2, root, "")
+    named: dict[tuple[Path, str], int] = {}
     for file in sorted(root.glob("*.csv")):
         table = proposals.readable(file)
-        for column in table.columns if table is not None else ():
-            best = max(best, (sum(bool(_meant(id, folders, numbers)) for id in table[column]), file, column))
-    found, file, subject = best
-    if not subject:
+        for column, ids in table.items() if table is not None else ():
+            meant = [_meant(id, folders, numbers) for id in ids]
+            named[file, str(column)] = len({found[0] for found in meant if found})
+    (file, subject), found = max(named.items(), key=lambda item: item[1], default=((root, ""), 0))
+    if 2 * found < len(names):
         return None
     table = read_cells(file)
     label = proposals.likely([column for column in table.columns if column != subject], proposals.LABELS)
@@ -350,7 +351,9 @@ def _proposed_table(root: Path, names: Sequence[str]) -> Proposal | None:
 
 def _proposed_labels(root: Path, names: Sequence[str]) -> Proposal:
     """A table of labels to fill in, under a name that is free."""
-    free = next(name for name in ("labels.csv", *(f"labels-{n}.csv" for n in range(2, 1000))) if not (root / name).exists())
+    free = next(
+        name for name in ("labels.csv", *(f"labels-{n}.csv" for n in range(2, 1000))) if not (root / name).exists()
+    )
     text = proposals.csv_text(("subject", "label"), [(name, "") for name in names])
     guesses = (f"nothing tells the grades: fill in the column label of {free} with HGG or LGG, or set brats.classes",)
     return Proposal((proposals.setting("brats.labels", free),), {free: text}, guesses, len(names))

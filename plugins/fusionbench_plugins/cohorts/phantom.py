@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fusionbench import Cohort, CohortReader, atomic_folder, hookimpl, read_cohort
 from fusionbench_plugins.cohorts.glioma_phantom.recipe import MODALITIES, Recipe
+from fusionbench_plugins.cohorts.phantom_collection.knobs import Collection
 
 
 class Phantom(CohortReader):
@@ -29,22 +30,30 @@ class Phantom(CohortReader):
         informative: Annotated[
             tuple[str, ...], "the modalities that carry the grade; none makes a null cohort"
         ] = MODALITIES,
+        missingness: Annotated[float, "share of the files of modalities that are lost, up to 0.75"] = 0.0,
+        sites: Annotated[int, "how many sites with a scanner each; with several, every subject has a site"] = 1,
     ) -> None:
         self.recipe = Recipe(subjects, seed, spacing, hgg_share, noise, informative)
+        self.collection = Collection(missingness, sites)
 
     def location(self, home: Path) -> Path:
         """A folder of its own for these options and this generator: another one never meets old files."""
-        return home / "phantom" / f"{self.recipe.subjects}-seed{self.recipe.seed}-{self.recipe.fingerprint()[:12]}"
+        state = self.collection.fingerprint(self.recipe)
+        return home / "phantom" / f"{self.recipe.subjects}-seed{self.recipe.seed}-{state[:12]}"
 
     def read(self, path: Path) -> Cohort:
         """The cohort at that path, written first if nothing is there; CohortError if something else is."""
         from fusionbench_plugins.cohorts.glioma_phantom.writing import check_written, write_cohort
+        from fusionbench_plugins.cohorts.phantom_collection.files import LABELS, check_collected, collect
 
         if not path.exists():
             with atomic_folder(path) as partial:
                 write_cohort(self.recipe, partial)
+                if not self.collection.idle:
+                    collect(self.collection, self.recipe, partial)
         check_written(self.recipe, path)
-        cohort: Cohort = read_cohort("brats", path)
+        check_collected(self.collection, self.recipe, path)
+        cohort: Cohort = read_cohort("brats", path, labels=LABELS if self.collection.sites > 1 else "")
         return cohort
 
 
