@@ -192,7 +192,11 @@ def test_what_moves_a_key_moves_the_predictions(changes: dict[str, object], tmp_
         ({"preprocessing": {"crop": [40, 80, 80]}}, True),
         ({"preprocessing": {"percentiles": [1.0, 99.0]}}, True),
         ({"recipe": {"augmentation": {"degrees": 5.0}}}, True),
+        ({"preprocessing": {"crop": [40, 80, 80], "centre": "content"}}, True),
+        ({"preprocessing": {"resample": True}}, True),
+        ({"preprocessing": {"max_voxels": 10**6}}, False),
         ({"recipe": {"augmentation": {"flip": 0.0}}}, True),
+        ({"recipe": {"augmentation": {"extra": ["RandomNoise(std=0.05)"]}}}, True),
         ({"options": {"rmc": {"width": 4}}}, True),
         ({"backbone": {"image": "r3d-18"}}, True),
         ({"backbone": {"t1ce": "r3d-18"}}, True),
@@ -217,6 +221,22 @@ def test_the_key_of_an_image_fit_follows_what_is_done_to_images(
         study = open_study(load_comparison("demo", asked), cohort=cohort)
         keys.append([job.key for job in plan(study).jobs])
     assert (keys[0] != keys[1]) is moved
+
+
+def test_other_images_of_a_subject_count_where_they_move_the_crop(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parent / "data" / "brats", tmp_path / "data")
+    people = labelled(tmp_path / "data")
+    doubled = tuple(replace(s, id=f"{s.id}-{n}", group="") for s in people.subjects for n in range(2))
+    other = tmp_path / "other.nii.gz"
+    other.write_bytes(b"another t2")
+    first = replace(doubled[0], files={**doubled[0].files, "t2": other})
+    cohorts = [replace(people, subjects=subjects) for subjects in (doubled, (first, *doubled[1:]))]
+    base = {"fusion": ["unimodal"], "baselines": [], "modalities": ["t1ce"], "protocol": {"folds": 2}}
+    joint = {"preprocessing": {"crop": [40, 80, 80], "centre": "content"}}
+    for changes, same in (({}, True), (joint, False)):
+        asked = load_comparison("demo", merged(base, changes))
+        before, after = ([job.key for job in plan(open_study(asked, cohort=cohort)).jobs] for cohort in cohorts)
+        assert (before == after) is same
 
 
 def test_a_key_depends_on_the_data_it_reads_and_on_no_other() -> None:
