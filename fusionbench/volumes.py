@@ -48,7 +48,7 @@ class Volumes:
 
     def segmentation(self, ids: Sequence[str]) -> Tensor:
         """Tumour labels (B, 1, D, H, W) through the same crop and resize; CohortError for a subject without."""
-        return _stacked(ids, (self._files(id).labels() for id in ids))
+        return _stacked(ids, [self._files(id).labels() for id in ids], torch.int16)
 
     def size(self, modality: str) -> Size:
         """The (D, H, W) of a modality after preprocessing; one voxel for a table."""
@@ -124,8 +124,8 @@ class Volumes:
             blank = (0.0,) * self.cohort.modality(name).channels
             rows = torch.tensor([subject.features.get(name, blank) for subject in subjects], dtype=torch.float32)
             return rows[:, :, None, None, None]  # (B, F) -> (B, F, 1, 1, 1)
-        volumes = (self._files(s.id).array(name) if s.has(name) else self._blank(name) for s in subjects)
-        return _stacked(ids, volumes).float()
+        volumes = [self._files(s.id).array(name) if s.has(name) else self._blank(name) for s in subjects]
+        return _stacked(ids, volumes, torch.float32)
 
     def _blank(self, name: str) -> NDArray[Any]:
         return np.zeros((self.cohort.modality(name).channels, *self.size(name)), DTYPES["image"])
@@ -144,13 +144,15 @@ def repeated_images(subjects: Iterable[Subject], modalities: Sequence[str]) -> l
     return [f"{summary(same, ' and ')} are the same image; {mend}" for same in owners.values() if len(same) > 1]
 
 
-def _stacked(ids: Sequence[str], volumes: Iterable[NDArray[Any]]) -> Tensor:
-    """(C, D, H, W) each -> (B, C, D, H, W)."""
-    tensors = [torch.from_numpy(volume) for volume in volumes]
-    faults = _unequal_sizes({id: _size(tensor.shape) for id, tensor in zip(ids, tensors, strict=True)})
+def _stacked(ids: Sequence[str], volumes: Sequence[NDArray[Any]], dtype: torch.dtype) -> Tensor:
+    """(C, D, H, W) each -> (B, C, D, H, W), copied once."""
+    faults = _unequal_sizes({id: _size(volume.shape) for id, volume in zip(ids, volumes, strict=True)})
     if faults:
         raise CohortError(faults[0])
-    return torch.stack(tensors)
+    batch = torch.empty((len(volumes), *volumes[0].shape), dtype=dtype)
+    for row, volume in zip(batch, volumes, strict=True):
+        row.copy_(torch.from_numpy(volume))
+    return batch
 
 
 def _unequal_sizes(sizes: Mapping[str, Size]) -> list[str]:

@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 
 import fusionbench
 from fusionbench.errors import FusionBenchError, one_line
-from fusionbench_cli import asked, use
+from fusionbench_cli import asked, reports, use
 from fusionbench_cli.data import data as data_commands
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(data_commands)
 use.add_to(app)
+app.command()(reports.report)
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C or SIGTERM."""

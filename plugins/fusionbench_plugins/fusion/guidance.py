@@ -18,13 +18,15 @@ applied before the upsampling, which it commutes with; T_i works on pooled vecto
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from fusionbench import (
     Batch,
@@ -122,10 +124,13 @@ class Guidance(FusionStrategy):
         fuse_init: Annotated[
             Literal["primary", "mean", "default"], "T_i at the start: keeps t_(i-1), the mean of both, or random"
         ] = "primary",
+        backward: Annotated[
+            Literal["joint", "branchwise"], "branchwise: activations of one secondary at a time, a fifth more work"
+        ] = "joint",
     ) -> None:
         super().__init__()
         primary, *secondaries = parts.modalities
-        self.train_mode = train
+        self.train_mode, self.branchwise = train, backward == "branchwise"
         self.primary_modality, self.secondary_modalities = primary, tuple(secondaries)
         self.primary = parts.branch(primary)
         channels = self.primary.backbone.high_spec.channels
@@ -167,9 +172,28 @@ class Guidance(FusionStrategy):
         fused = pool(guidance)  # t_0, (B, C)
         logits = [self.primary.head(fused)]
         for name, guided in zip(self.secondary_modalities, self.secondaries, strict=True):
-            fused = guided(inputs[name], guidance, fused, present(inputs, name))  # t_i
+            # The last one is the first to be needed in the backward pass: nothing is gained by forgetting it.
+            forget = self.branchwise and torch.is_grad_enabled() and name != self.secondary_modalities[-1]
+            inputs_i = (inputs[name], guidance, fused, present(inputs, name))
+            fused = recomputed(guided, *inputs_i) if forget else guided(*inputs_i)  # t_i
             logits.append(self.primary.head(fused))
         return logits
+
+
+def recomputed(module: nn.Module, *inputs: Any) -> Tensor:
+    """What the module makes of the inputs; what it needs for the backward pass is not kept but computed again there.
+
+    Exactly: under the same random numbers and the same autocast, and from the buffers as they were. What that does to
+    buffers is lost, so running statistics move once.
+    """
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    first: Iterator[dict[str, Tensor]] = iter([{}])
+
+    def compute(*inputs: Any) -> Any:
+        return functional_call(module, next(first, before), inputs)  # with its own buffers once, as they were after
+
+    result: Tensor = checkpoint(compute, *inputs, use_reentrant=False)
+    return result
 
 
 def guidance_loss(model: Guidance, batch: Batch, progress: float) -> Tensor:

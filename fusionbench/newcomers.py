@@ -1,0 +1,239 @@
+"""New subjects before trained models: who can be judged by which method, and what must be known of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fusionbench.cohorts import Cohort, Modality, Subject
+from fusionbench.errors import CohortError, UsageError, summary
+from fusionbench.experiment import Preprocessing
+from fusionbench.loading import Detached, changed_code, detach
+from fusionbench.nifti import Grid, described
+from fusionbench.planning import Fit, runtime
+from fusionbench.registry import Registry, distribution_version
+from fusionbench.training import Workplace, features_of
+from fusionbench.volumes import repeated_images
+
+SPACING_TOLERANCE = 0.05
+"""By how much of it voxels may be further apart, or closer, than any that the run saw."""
+
+Members = Mapping[str, Mapping[str, Fit]]
+"""Method -> key -> fit."""
+
+
+@dataclass(frozen=True)
+class Newcomers:
+    """The new subjects as the methods of a run see them."""
+
+    cohort: Cohort
+    """Those that have anything of what the methods look at, with these modalities only, and labels where known."""
+    asked: Mapping[str, Detached]
+    """Method -> one of its fits, asked about the subjects that it can judge."""
+    refused: Mapping[str, Mapping[str, str]]
+    """Method -> subject -> why it says nothing of it."""
+    labels: Mapping[str, str]
+    seen: Mapping[str, Any]
+    """What the run saw: the cohort's part of its run.json."""
+    ignored: tuple[str, ...]
+    """Modalities that no method looks at."""
+
+    @classmethod
+    def of(cls, cohort: Cohort, members: Members, seen: Mapping[str, Any], registry: Registry) -> Newcomers:
+        """The subjects that the methods can judge.
+
+        Raises UsageError for a modality of another kind than the run saw, or if nobody can be judged.
+        """
+        fits = {method: next(iter(several.values())) for method, several in members.items()}
+        looked_at = {name for fit in fits.values() for name in _looked_at(fit, seen)}
+        modalities = tuple(Modality(*one) for one in seen["inputs"] if one[0] in looked_at)
+        _check_kinds(cohort, modalities)
+        subjects = [_labelled(subject, seen["classes"]) for subject in cohort.subjects]
+        refused = {method: dict(_refusals(fit, subjects, registry)) for method, fit in fits.items()}
+        if all(len(several) == len(subjects) for several in refused.values()):
+            faults = {f"{id!r} {why}" for several in refused.values() for id, why in several.items()}
+            raise UsageError(
+                f"{cohort.name} has nobody that can be predicted: {summary(sorted(faults)) or 'no subject'}"
+            )
+        known = tuple(subject for subject in subjects if any(subject.id not in several for several in refused.values()))
+        return cls(
+            cohort=replace(
+                cohort,
+                classes=next(iter(fits.values())).classes,
+                positive_class=seen["positive_class"],
+                modalities=modalities,
+                subjects=known,
+                labelled=False,
+            ),
+            asked={m: detach(fit, [s for s in known if s.id not in refused[m]], registry) for m, fit in fits.items()},
+            refused=refused,
+            labels={subject.id: subject.label for subject in subjects},
+            seen=seen,
+            ignored=tuple(modality.name for modality in cohort.modalities if modality.name not in looked_at),
+        )
+
+    def accepted(self, method: str) -> tuple[str, ...]:
+        """The subjects that a method predicts, sorted."""
+        return self.asked[method].split.test
+
+    def notes(self, fits: Sequence[Fit], place: Workplace) -> list[str]:
+        """What must be known to read the answers, the loudest first."""
+        everyone = [subject.id for subject in self.cohort.subjects]
+        images = sorted({name for asked in self.asked.values() for name in _images(asked)})
+        return [
+            *_overlap(self.cohort, fits),
+            *(f"WARNING: {told}" for told in (*changed_code(fits, place.registry), *changed_libraries(fits))),
+            *self._unpractised(),
+            *self._refusals(),
+            *([f"not looked at: {summary(self.ignored, ', ')}"] if self.ignored else []),
+            *self.cohort.notes,
+            *place.volumes.notes(everyone, images),
+        ]
+
+    def _unpractised(self) -> list[str]:
+        """Methods that do without a modality for the first time."""
+        return [
+            f"WARNING: {method} was trained on complete subjects only, and {len(asked.absent)} of these lack a modality"
+            for method, asked in self.asked.items()
+            if asked.absent and not asked.told_presence
+        ]
+
+    def _refusals(self) -> list[str]:
+        return [
+            f"{method} predicts {len(self.accepted(method))} of {len(self.labels)} subjects: "
+            + summary([f"{id!r} {why}" for id, why in several.items()])
+            for method, several in self.refused.items()
+            if several
+        ]
+
+
+def read_and_check(new: Newcomers, place: Workplace, report: Callable[[int, int], None]) -> None:
+    """Read, preprocess and keep all that the methods look at, telling how many subjects are done, of how many.
+
+    CohortError names every bad subject at once; UsageError those whose images lie on a grid that the run never saw.
+    """
+    everyone = new.cohort.subjects
+    images = sorted({name for asked in new.asked.values() for name in _images(asked)})
+    faults = repeated_images(everyone, images)
+    for done, subject in enumerate(everyone, 1):
+        faults += _read(subject, new, place)
+        report(done, len(everyone))
+    if faults:
+        raise CohortError.of(new.cohort.name, list(dict.fromkeys(faults)))
+    grids = place.volumes.grids([subject.id for subject in everyone], images)
+    _check_grids(new.cohort.name, grids, [Grid(tuple(g["size"]), tuple(g["spacing"])) for g in new.seen["grids"]])
+
+
+def changed_libraries(fits: Iterable[Fit]) -> list[str]:
+    """The libraries, and the code of fusionbench itself, that are not what the fits were trained with."""
+    now = runtime()
+    then = {library for fit in fits for library in fit.runtime.items()}
+    then |= {library for fit in fits for _, built in fit.components for library in built.libraries.items()}
+    return [
+        "the code of fusionbench that computes changed since" if name == "core" else f"{name} was {old}, is {new}"
+        for name, old in sorted(then)
+        if (new := now.get(name) or distribution_version(name)) != old
+    ]
+
+
+def _read(subject: Subject, new: Newcomers, place: Workplace) -> Iterator[str]:
+    """Fill the caches with one subject, and say what is wrong with it."""
+    mine = [asked for method, asked in new.asked.items() if subject.id not in new.refused[method]]
+    images = list(dict.fromkeys(name for asked in mine for name in _images(asked)))
+    outlined = any(asked.outlines != "none" and asked.features is None for asked in mine)
+    yield from place.volumes.check([subject.id], images, segmentation=outlined)
+    for asked in mine:
+        if features := features_of(asked, place):
+            try:
+                features.prepare([subject.id], _names(asked))
+            except CohortError as error:
+                yield from error.faults
+
+
+def _looked_at(fit: Fit, seen: Mapping[str, Any]) -> list[str]:
+    """The modalities that have a say in a prediction: those of the fit, and images that others are placed by."""
+    joint = bool(fit.preprocessing) and Preprocessing(**fit.preprocessing).joint
+    return [*_names(fit), *(name for name, kind, _ in seen["inputs"] if joint and kind == "image")]
+
+
+def _check_kinds(cohort: Cohort, expected: Iterable[Modality]) -> None:
+    known = {modality.name: modality for modality in expected}
+    for modality in cohort.modalities:
+        if modality != known.get(modality.name, modality):
+            raise UsageError(
+                f"{cohort.name}: {modality.name} is {_described(modality)}; "
+                f"the run was trained on {_described(known[modality.name])}"
+            )
+
+
+def _described(modality: Modality) -> str:
+    """
+    >>> _described(Modality("t1")), _described(Modality("genes", "table", 4))
+    ('an image of 1 channel', 'a table of 4 columns')
+    """
+    article, word = ("an", "channel") if modality.kind == "image" else ("a", "column")
+    return f"{article} {modality.kind} of {modality.channels} {word}{'s' * (modality.channels != 1)}"
+
+
+def _labelled(subject: Subject, classes: Iterable[str]) -> Subject:
+    """The subject with its label, if it is of these classes."""
+    return subject if subject.label in classes else replace(subject, label="")
+
+
+def _refusals(fit: Fit, subjects: Iterable[Subject], registry: Registry) -> Iterator[tuple[str, str]]:
+    """(subject, why) for each that a method cannot judge."""
+    names = _names(fit)
+    takes_missing = registry.get("fusion", fit.fusion.name).cls.takes_missing  # type: ignore[attr-defined]
+    for subject in subjects:
+        lacks = subject.lacks(names)
+        if len(lacks) == len(names):
+            yield subject.id, f"has none of {', '.join(names)}"
+        elif lacks and not takes_missing:
+            yield subject.id, f"lacks {', '.join(lacks)}"
+        elif fit.outlines == "test" and subject.seg is None:
+            yield subject.id, "has no tumour outline"
+
+
+def _check_grids(name: str, found: Mapping[str, Grid], seen: Sequence[Grid]) -> None:
+    strange = {id: grid for id, grid in found.items() if not any(_alike(grid, other) for other in seen)}
+    if strange:
+        came = [f"{id!r} is {described(grid)}" for id, grid in sorted(strange.items())]
+        known = summary([described(grid) for grid in seen], " or ", 4) or "no image"
+        raise UsageError(f"{name}: {summary(came, shown=4)} after preprocessing; the run saw {known}: resample them")
+
+
+def _alike(grid: Grid, other: Grid) -> bool:
+    pairs = zip(grid.spacing, other.spacing, strict=True)
+    return grid.size == other.size and all(abs(mm - known) <= SPACING_TOLERANCE * known for mm, known in pairs)
+
+
+def _overlap(cohort: Cohort, fits: Sequence[Fit]) -> list[str]:
+    """Whom some fit was trained on, by the bytes of their data; an exported fit does not know whom it was."""
+    if not any(fit.digests for fit in fits):
+        return ["not checked: whether the models were trained on some of these subjects, for an export does not say"]
+    trained: dict[str, dict[str, str]] = {}
+    for fit in fits:
+        for id in fit.split.training:
+            trained.setdefault(id, {}).update(zip(_names(fit), fit.digests[id], strict=False))
+    known = set().union(*(_traces(digests, cohort) for digests in trained.values()))
+    names = [modality.name for modality in cohort.modalities]
+    found = [repr(s.id) for s in cohort.subjects if known & _traces({n: s.digest(n) for n in names}, cohort)]
+    told = f"WARNING: {len(found)} subjects have the data of training subjects ({summary(found, ', ')})"
+    return [f"{told}: this tests nothing"] if found else []
+
+
+def _traces(digests: Mapping[str, str], cohort: Cohort) -> set[frozenset[tuple[str, str]]]:
+    """What a subject is known by again: each of its images, or, if it has none, all of its tables together."""
+    have = {(name, digest) for name, digest in digests.items() if digest}
+    images = {frozenset([pair]) for pair in have if cohort.modality(pair[0]).kind == "image"}
+    return images or {frozenset(have)} - {frozenset()}
+
+
+def _names(fit: Fit) -> list[str]:
+    return [modality.name for modality in fit.modalities]
+
+
+def _images(fit: Fit) -> list[str]:
+    """The modalities that it sees as images."""
+    return [modality.name for modality in fit.modalities if modality.kind == "image"]
