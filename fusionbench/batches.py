@@ -16,6 +16,7 @@ from fusionbench.experiment import Augmentation
 from fusionbench.features import Features
 from fusionbench.planning import Fit
 from fusionbench.predictions import Predictions
+from fusionbench.profiling import Watch, unwatched
 from fusionbench.seeds import derive_seed
 from fusionbench.volumes import Volumes
 
@@ -33,8 +34,10 @@ class Batches:
         device: torch.device,
         features: Features | None = None,
         given: Mapping[str, Predictions] | None = None,
+        watch: Watch = unwatched,
     ) -> None:
         self.fit, self.volumes, self.device, self.features = fit, volumes, device, features
+        self.watch = watch
         self.modalities = tuple(modality.name for modality in fit.modalities)
         self.class_number = {name: number for number, name in enumerate(fit.classes)} | {"": UNKNOWN}
         labels = [fit.labels[id] for id in fit.split.training]
@@ -48,13 +51,18 @@ class Batches:
         generator = torch.Generator().manual_seed(derive_seed(self.fit.base_seed, "order", stage, epoch))
         order = torch.randperm(len(ids), generator=generator).tolist()
         for some in chunks([ids[index] for index in order], self.fit.stages[stage]["batch_size"]):
-            batch = self.batch(some, given=self.given, inputs=inputs)
-            yield self._for_training(batch, stage, epoch) if inputs else batch
+            with self.watch("read"):
+                batch = self.batch(some, given=self.given, inputs=inputs)
+            with self.watch("augment"):
+                batch = self._for_training(batch, stage, epoch) if inputs else batch
+            yield batch
 
     def in_order(self, ids: Sequence[str], *, given: bool = False) -> Iterator[Batch]:
         """Some subjects of the fit as they are; with the out-of-fold probabilities only where they exist."""
         for some in chunks(ids, self.fit.recipe["batch_size"]):
-            yield self.batch(some, given=self.given if given else {})
+            with self.watch("read"):
+                batch = self.batch(some, given=self.given if given else {})
+            yield batch
 
     def batch(self, ids: Sequence[str], given: Mapping[str, Mapping[str, Tensor]], *, inputs: bool = True) -> Batch:
         """These subjects together, on the device; without inputs nothing is read of them."""

@@ -26,6 +26,8 @@ class Modality:
     name: str
     kind: Kind = "image"
     channels: int = 1
+    columns: tuple[str, ...] = ()
+    """Of a table: the names of its features, in order, where the reader knows them."""
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,14 @@ class AttentionModule(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
 
+    def maps(self, x: Tensor) -> Mapping[str, Tensor]:
+        """What it attends to in x (B, C, D, H, W), to be drawn: name -> weights, none if it has no such maps.
+
+        An axis is as long as that of x, or 1 where all weights along it are alike: (B, 1, D, H, W) is a weight for each
+        position, (B, 1, D, 1, 1) one for each slice. No prediction depends on this.
+        """
+        return {}
+
 
 class Head(nn.Module):
     """The classifier G: global average pool, dropout, one linear layer."""
@@ -319,6 +327,8 @@ class FusionStrategy(nn.Module, ABC):
     """Contract check -> the reason why it cannot hold for this class."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions whose version may change what it computes, beyond torch."""
+    lean: ClassVar[Mapping[str, Any]] = {}
+    """Options under which it trains the same in less memory; said where memory is short."""
 
     @abstractmethod
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -48,6 +48,12 @@ def make_fabric(recipe: Mapping[str, Any]) -> Fabric:
     return Fabric(accelerator=accelerator, devices=devices, precision=FABRIC_PRECISION[recipe["precision"]])  # type: ignore[arg-type]
 
 
+def settle(device: str) -> None:
+    """Wait until a GPU has done what it was asked to; a CPU has."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
 def peak_memory(device: str) -> int:
     """The most memory that this process (or its GPU) ever held, in bytes."""
     if device.startswith("cuda"):

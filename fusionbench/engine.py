@@ -18,7 +18,7 @@ import torch
 
 from fusionbench.errors import FusionBenchError, TrainingError, describe
 from fusionbench.nifti import Grid
-from fusionbench.planning import Decision, Job, Plan, Planner
+from fusionbench.planning import Decision, Fit, Job, Plan, Planner
 from fusionbench.predictions import Predictions
 from fusionbench.store import Store
 from fusionbench.study import Study
@@ -85,6 +85,8 @@ class Outcome:
     """Key of a fit that a row is about -> the loss of each of its epochs: stage, epoch, loss."""
     grids: frozenset[Grid] = frozenset()
     """The grids that images had after preprocessing."""
+    stored: frozenset[str] = frozenset()
+    """The keys of the fits that the store had before."""
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -106,6 +108,18 @@ def forecast(study: Study, store: Store) -> Forecast:
     )
 
 
+def awaited(study: Study, store: Store) -> tuple[Fit, ...]:
+    """The distinct fits that a run would do, given what the store has; those that a ranking decides as if it were done.
+
+    The latter have the order typed: what they cost does not depend on it.
+    """
+    known: dict[str, Predictions] = {}
+    planner = Planner(study)
+    plan = _plan_from_store(planner, store, known, {})
+    todo = [job.fit for job in plan.jobs if job.key not in known]
+    return (*todo, *(planner.fit_of(row.experiment, row.fold.split) for row in plan.undecided))
+
+
 def _plan_from_store(planner: Planner, store: Store, known: dict[str, Predictions], failed: Mapping[str, str]) -> Plan:
     """The plan, once `known` has everything of it that the store has: a ranking found there decides later fits."""
     while True:
@@ -123,14 +137,16 @@ def run(
     jobs: int = 1,
     listener: Listener = lambda event: None,
     checkpoint_seconds: float = 30.0,
+    profile: bool = False,
 ) -> Outcome:
     """Do every fit that a study needs and the store lacks, planning again whenever a ranking is decided.
 
     `jobs` is the number of worker processes; with 1 everything runs in this process, bit for bit the same. A fit that
-    fails takes only the rows that need it down.
+    fails takes only the rows that need it down. With `profile` the records of fits that are done say where their time
+    went.
     """
     volumes = prepare(study, store)
-    place = Workplace(study.cohort, study.registry, volumes, store, checkpoint_seconds)
+    place = Workplace(study.cohort, study.registry, volumes, store, checkpoint_seconds, profile)
     one_at_a_time = _Serial(listener)
     with _workers(place, jobs, one_at_a_time) as submit:
         outcome = _Run(study, store, one_at_a_time, jobs).finish(submit)
@@ -226,7 +242,8 @@ class _Run:
                 self.plan = self._replan()
         records = {job.key: self.store.record(job.key) for job in self.plan.jobs if job.key in self.known}
         histories = {row.key: self.store.history(row.key) for row in self.plan.rows if row.key in records}
-        return Outcome(self.study, self.plan, self.known, self.failed, records, histories)
+        stored = frozenset(self.stored)
+        return Outcome(self.study, self.plan, self.known, self.failed, records, histories, stored=stored)
 
     def _replan(self) -> Plan:
         before = set(self.known)

@@ -84,7 +84,7 @@ class Method:
         if self.extractor is None or modality.kind == "table":
             return modality
         names = self.extractor.make(options=self.extractor.chosen(self.experiment.options)).names
-        return Modality(modality.name, "table", len(names))
+        return Modality(modality.name, "table", len(names), tuple(names))
 
     def components(self) -> list[Component]:
         """Every component that its fits, and those that rank for it, are made with."""

@@ -47,7 +47,8 @@ class Newcomers:
         """
         fits = {method: next(iter(several.values())) for method, several in members.items()}
         looked_at = {name for fit in fits.values() for name in _looked_at(fit, seen)}
-        modalities = tuple(Modality(*one) for one in seen["inputs"] if one[0] in looked_at)
+        inputs = (Modality(**{**one, "columns": tuple(one["columns"])}) for one in seen["inputs"])
+        modalities = tuple(modality for modality in inputs if modality.name in looked_at)
         _check_kinds(cohort, modalities)
         subjects = [_labelled(subject, seen["classes"]) for subject in cohort.subjects]
         refused = {method: dict(_refusals(fit, subjects, registry)) for method, fit in fits.items()}
@@ -154,17 +155,31 @@ def _read(subject: Subject, new: Newcomers, place: Workplace) -> Iterator[str]:
 def _looked_at(fit: Fit, seen: Mapping[str, Any]) -> list[str]:
     """The modalities that have a say in a prediction: those of the fit, and images that others are placed by."""
     joint = bool(fit.preprocessing) and Preprocessing(**fit.preprocessing).joint
-    return [*_names(fit), *(name for name, kind, _ in seen["inputs"] if joint and kind == "image")]
+    return [*_names(fit), *(one["name"] for one in seen["inputs"] if joint and one["kind"] == "image")]
 
 
 def _check_kinds(cohort: Cohort, expected: Iterable[Modality]) -> None:
     known = {modality.name: modality for modality in expected}
     for modality in cohort.modalities:
-        if modality != known.get(modality.name, modality):
+        trained = known.get(modality.name, modality)
+        if (trained.kind, trained.channels) == (modality.kind, modality.channels) and trained != modality:
+            _check_columns(cohort.name, modality, trained)
+        elif trained != modality:
             raise UsageError(
                 f"{cohort.name}: {modality.name} is {_described(modality)}; "
                 f"the run was trained on {_described(known[modality.name])}"
             )
+
+
+def _check_columns(cohort: str, found: Modality, trained: Modality) -> None:
+    """UsageError unless the columns are those that were trained on, in the same order, where both are named."""
+    if not found.columns or not trained.columns:
+        return
+    place = next(n for n, pair in enumerate(zip(found.columns, trained.columns, strict=True)) if len({*pair}) > 1)
+    raise UsageError(
+        f"{cohort}: column {place + 1} of {found.name} is {found.columns[place]!r}; the run was trained with "
+        f"{trained.columns[place]!r} there: bring the columns into its order"
+    )
 
 
 def _described(modality: Modality) -> str:

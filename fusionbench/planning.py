@@ -112,7 +112,7 @@ class Fit:
             "backbones": {name: Built(**backbone) for name, backbone in told["backbones"].items()},
             "attention": told["attention"] and Built(**told["attention"]),
             "features": told["features"] and Built(**told["features"]),
-            "modalities": tuple(Modality(**modality) for modality in told["modalities"]),
+            "modalities": tuple(Modality(**{**m, "columns": tuple(m["columns"])}) for m in told["modalities"]),
             "classes": tuple(told["classes"]),
             "split": Split(*(tuple(told["split"][part]) for part in ("training", "test"))),
             "digests": {id: tuple(digests) for id, digests in told["digests"].items()},
@@ -240,6 +240,10 @@ class Planner:
         first = self.study.folds[0].split
         chosen = [self._jobs(experiment, experiment.modalities, first) for experiment in self.study.experiments]
         return tuple({job.key: job.fit for jobs in chosen for job in jobs}.values())
+
+    def fit_of(self, experiment: Experiment, split: Split) -> Fit:
+        """The fit of a method on a split, its modalities in the order typed."""
+        return self._jobs(experiment, experiment.modalities, split)[-1].fit
 
     def _decide(
         self,

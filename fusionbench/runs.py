@@ -12,7 +12,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,7 +236,7 @@ def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
             "notes": list(cohort.notes),
             "groups": {s.id: s.group for s in cohort.subjects if s.group and s.group != s.id},
             "modalities": list(study.comparison.modalities),
-            "inputs": [[modality.name, modality.kind, modality.channels] for modality in cohort.modalities],
+            "inputs": [asdict(modality) for modality in cohort.modalities],
             "grids": _grids(outcome),
             "lacking": {s.id: list(lacks) for s in cohort.subjects if (lacks := s.lacks(study.comparison.modalities))},
         },

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from fusionbench.batches import Batches
 from fusionbench.cohorts import Cohort
 from fusionbench.components import AttentionModule, Backbone, Batch, Context, FusionStrategy, Parts, Stage
-from fusionbench.devices import make_fabric, peak_memory
+from fusionbench.devices import make_fabric, peak_memory, settle
 from fusionbench.errors import PluginError, TrainingError
 from fusionbench.features import Features
 from fusionbench.planning import Fit, Job
 from fusionbench.predictions import Predictions
+from fusionbench.profiling import Stopwatch, Watch, unwatched
 from fusionbench.registry import Registry
 from fusionbench.seeds import derive_seed
 from fusionbench.source import source_digest
@@ -53,6 +54,8 @@ class Workplace:
     store: Store
     checkpoint_seconds: float = 30.0
     """An epoch that ends this long after the last checkpoint leaves a new one."""
+    profile: bool = False
+    """Whether the record of a fit says where its time went."""
 
 
 def execute(job: Job, place: Workplace, report: Report) -> bool:
@@ -61,9 +64,10 @@ def execute(job: Job, place: Workplace, report: Report) -> bool:
         if place.store.has(job.key):
             return False
         started = time.monotonic()
+        watch = Stopwatch(lambda: settle(job.fit.recipe["device"])) if place.profile else None
         _check_source(job.fit, place.registry)
         with threads(job.fit.recipe["threads"]), deterministic():
-            model, history, predictions, predicting = _train_and_predict(job.fit, place, report)
+            model, history, predictions, predicting = _train_and_predict(job.fit, place, report, watch or unwatched)
         record = {
             "key": job.key,
             "fit": asdict(job.fit),
@@ -72,7 +76,7 @@ def execute(job: Job, place: Workplace, report: Report) -> bool:
             "seconds": round(time.monotonic() - started, 3),
             "predict_seconds": round(predicting, 4),
             "peak_memory_bytes": peak_memory(job.fit.recipe["device"]),
-        }
+        } | ({"profile": watch.stop()} if watch else {})
         place.store.save(job.key, model.state_dict(), predictions, history, record)
     return True
 
@@ -192,15 +196,17 @@ def train_epoch(
     total, count = 0.0, 0
     for step, batch in enumerate(batches.training(stage.name, epoch, inputs=stage.sees_inputs)):
         with seeded(derive_seed(fit.base_seed, "step", stage.name, epoch, step)), fabric.autocast():
-            loss = stage.loss(model, batch, epoch / max(1, epochs))
+            with batches.watch("forward"):
+                loss = stage.loss(model, batch, epoch / max(1, epochs))
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in stage {stage.name}, epoch {epoch + 1}: "
                 f"try a smaller learning rate or --precision 32"
             )
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        optimizer.step()
+        with batches.watch("backward"):
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            optimizer.step()
         total, count = total + loss.item() * len(batch.ids), count + len(batch.ids)
     return total / count
 
@@ -221,7 +227,8 @@ def predict(
     rows = [torch.empty(0, len(fit.classes), dtype=torch.float64)]
     with torch.inference_mode(), seeded(derive_seed(batches.fit.base_seed, "predict")):
         for batch in batches.in_order(ids):
-            with fabric.autocast():  # notes too: in another precision they might tell of another prediction
+            # Notes too: in another precision they might tell of another prediction.
+            with fabric.autocast(), batches.watch("predict"):
                 logits, remarks = model(batch.inputs), model.notes(batch)
             _check_logits(fit, logits, batch.inputs)
             rows.append(logits.double().softmax(1).cpu())
@@ -288,12 +295,13 @@ def deterministic() -> Iterator[None]:
 
 
 def _train_and_predict(
-    fit: Fit, place: Workplace, report: Report
+    fit: Fit, place: Workplace, report: Report, watch: Watch
 ) -> tuple[FusionStrategy, list[dict[str, Any]], Predictions, float]:
     """The trained model, its losses, what it says of the test part, and the seconds that took."""
     fabric = make_fabric(fit.recipe)
     model = build_strategy(fit, place.registry).to(fabric.device)
-    batches = Batches(fit, place.volumes, fabric.device, features_of(fit, place), _out_of_fold(fit, place.store))
+    tables, given = features_of(fit, place), _out_of_fold(fit, place.store)
+    batches = Batches(fit, place.volumes, fabric.device, tables, given, watch)
     resumed = place.store.checkpoint(fit.key).load()
     try:
         if resumed:

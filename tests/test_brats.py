@@ -34,7 +34,7 @@ def graded(tmp_path):
 
 
 def labelled(folder, text, **options):
-    (folder / "labels.csv").write_text(text, encoding="utf-8")
+    (folder / "labels.csv").write_text(text, encoding="utf-8", newline="")
     return Brats(labels="labels.csv", **options).read(folder)
 
 
@@ -321,6 +321,15 @@ def test_a_table_to_fill_in_is_proposed_where_nothing_tells_the_grades(tmp_path)
     text = "\n".join([head, *(row + label for row, label in zip(rows, ("HGG", "LGG", "HGG"), strict=True))])
     (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
     assert {s.id for s in reader.read(tmp_path).subjects} == set(names)
+
+
+@pytest.mark.parametrize("id", ["line\nbreak", "-rf", "[bold]", "=1+1", "Ü" * 100, "car\rriage", 'a,b"c'])
+def test_hostile_ids_are_kept_exactly(tmp_path, id):
+    for name in (id, "ordinary"):
+        case(tmp_path / name)
+    cell = id.replace('"', '""')
+    cohort = labelled(tmp_path, f'"subject","label"\n"{cell}","HGG"\n"ordinary","LGG"\n')
+    assert cohort.subject(id).files["t1"].name == f"{id}_t1.nii.gz"
 
 
 def test_options_can_be_set_from_toml():

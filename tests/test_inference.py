@@ -603,3 +603,17 @@ def test_a_run_folder_of_an_older_version_or_none_is_refused(tmp_path: Path, tra
     (tmp_path / "run.json").write_text(json.dumps({"cohort": {}}))
     with pytest.raises(UsageError, match="older version"):
         TrainedRun.open(tmp_path, trained.store, trained.registry)
+
+
+def test_columns_in_another_order_are_refused(tmp_path: Path) -> None:
+    def named(cohort: Cohort, order: str) -> Cohort:
+        modalities = [replace(m, columns=tuple(f"{m.name}{n}" for n in order)) for m in cohort.modalities]
+        return replace(cohort, modalities=tuple(modalities))
+
+    study = open_study(comparison(fusion=["logistic"], baselines=[]), cohort=named(table_cohort(), "0123"))
+    trained = done(study, tmp_path / "run", tmp_path / "store")
+    same = trained.predict(named(new_tables(), "0123"), ["logistic"])
+    assert [one.subject for one in same.opinions] == sorted(s.id for s in new_tables().subjects)
+    with pytest.raises(UsageError, match="column 2 of a is 'a2'; the run was trained with 'a1' there"):
+        trained.predict(named(new_tables(), "0213"), ["logistic"])
+    assert trained.predict(new_tables(), ["logistic"])  # whose columns nobody named

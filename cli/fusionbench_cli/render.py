@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -178,7 +179,7 @@ def leaderboard(board: Leaderboard) -> None:
     header = ["method", *board.ranked(), *names]
     print_table("Leaderboard", header, rows, right=range(1, len(header)))
     for note in board.notes():
-        say(f"  {note}")
+        say(textwrap.fill(note, console().width, initial_indent="  ", subsequent_indent="    ", break_long_words=False))
 
 
 def subsets(folder: Path) -> None:

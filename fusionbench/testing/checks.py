@@ -45,7 +45,13 @@ CHECKS: Final[Mapping[str, tuple[Check, ...]]] = {
         module_checks.check_statistics_fitted,
         *_MODULES,
     ),
-    "attention": (*_ALL, module_checks.check_shape_kept, module_checks.check_identity_told, *_MODULES),
+    "attention": (
+        *_ALL,
+        module_checks.check_shape_kept,
+        module_checks.check_identity_told,
+        module_checks.check_maps,
+        *_MODULES,
+    ),
     "fusion": (
         *_ALL,
         class_checks.check_kinds_known,

@@ -238,6 +238,19 @@ def check_shape_kept(cls: type[AttentionModule], **options: Any) -> None:
         require(found == tuple(case.draw().shape), f"returns {found} for {tuple(case.draw().shape)}")
 
 
+def check_maps(cls: type[AttentionModule], **options: Any) -> None:
+    """The maps that it offers for drawing are finite, and each axis is that of the features or 1."""
+    for case in cases(cls):
+        x = case.draw()
+        with torch.no_grad():
+            maps = shaken(cls, case.channels, **options).maps(x)
+        for name, found in maps.items():
+            fits = found.dim() == 5 and len(found) == len(x)
+            fits = fits and all(n in (1, whole) for n, whole in zip(found.shape, x.shape, strict=True))
+            require(fits, f"map {name} is {tuple(found.shape)} for {tuple(x.shape)}: (B, C or 1, D or 1, H or 1, W or 1)")
+            require(bool(torch.isfinite(found).all()), f"NaN or infinity in the map {name}, for {case}")
+
+
 def check_identity_told(cls: type[AttentionModule], **options: Any) -> None:
     """`identity` is true exactly if it changes nothing: then no label mentions it."""
     for case in main_cases(cls):

@@ -98,6 +98,26 @@ class DualAttention(AttentionModule):
         with full_precision(x.device):
             return self._likeness(self._positions(self._precise(x)).mT)
 
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """How much attention each position gets, and each slice or channel: 1 is an equal share, the mean is 1.
+
+        `spatial` is (B, 1, D, H, W), within each slice in the slice scope; `slices` (B, 1, D, 1, 1); `channels`
+        (B, C, D, 1, 1), or (B, C, 1, 1, 1) in the volume scope. They say nothing of the scales, which may be near 0.
+        """
+        with full_precision(x.device):
+            seen = self._received(self._precise(x))
+        spatial = seen.reshape(len(x), 1, *x.shape[2:])
+        if self.second == "slices":
+            return {"spatial": spatial, "slices": _shares(self.slice_map(x))[:, None, :, None, None]}
+        return {"spatial": spatial, "channels": _shares(self.channel_map(x)).mT[..., None, None]}
+
+    def _received(self, x: Tensor) -> Tensor:
+        """The share of each position, (B, D, H*W) or (B, D*H*W); a map over the volume is made some rows at a time."""
+        if self.scope == "slice":
+            return _shares(self.spatial_map(x))
+        query, key = (self._positions(part(x))[:, 0].contiguous() for part in (self.query, self.key))
+        return torch.stack([weights.sum(1) for _, weights, _ in _maps(query, key)]).sum(0)
+
     def _likeness(self, rows: Tensor) -> Tensor:
         rows = DESCRIPTORS[self.energy](rows)  # (..., D or C, what describes one)
         # DANet computes softmax(rowmax(E) - E). The softmax cancels the row's maximum, so the sign is all there is.
@@ -177,6 +197,11 @@ def _maps(query: Tensor, key: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         mine, room = weights[:, : rows.stop - start], energies[:, : rows.stop - start]
         torch.bmm(query[:, rows], key.mT, out=room)
         yield rows, torch.softmax(room, -1, out=mine), room
+
+
+def _shares(weights: Tensor) -> Tensor:
+    """What each gets of the attention of all, in equal shares: rows that attend (..., N, N) -> (..., N)."""
+    return weights.sum(-2)
 
 
 def _slice_rows(x: Tensor) -> Tensor:

@@ -81,6 +81,14 @@ class SliceCbam(SliceWise):
 
         self.module = CbamModule(channels, rd_channels=self.hidden(channels, reduction))
 
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """`spatial`: the gate of each position, (B, 1, D, H, W), from 0 to 1."""
+        gates: list[Tensor] = []
+        gate = self.module.get_submodule("spatial.gate")
+        with gate.register_forward_hook(lambda module, inputs, out: gates.append(out)):
+            self(x)
+        return {"spatial": gates[0].reshape(len(x), 1, *x.shape[2:])}
+
 
 class SliceNonLocal(SliceWise):
     """A non-local block in each slice: positions attend to positions, and what they see is added; starts as identity.
@@ -94,7 +102,15 @@ class SliceNonLocal(SliceWise):
         super().__init__()
         from timm.layers.non_local_attn import NonLocalAttn
 
+        self.scale = channels**-0.5  # timm's
         self.module = NonLocalAttn(channels, rd_channels=self.hidden(channels, reduction))
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """`spatial`: how much attention each position of a slice gets, (B, 1, D, H, W); 1 is an equal share."""
+        slices = x.transpose(1, 2).flatten(0, 1)  # (B * D, C, H, W)
+        asking, asked = (self.module.get_submodule(name)(slices).flatten(2) for name in ("t", "p"))
+        weights = (asking.mT @ asked * self.scale).softmax(-1)  # (B * D, H*W, H*W)
+        return {"spatial": weights.sum(1).reshape(len(x), 1, *x.shape[2:])}
 
 
 @contextmanager

@@ -175,7 +175,10 @@ def _cohort(
         name=path.resolve().name if path.is_dir() else path.stem,
         classes=classes,
         positive_class=positive_class,
-        modalities=tuple(Modality(name, "table", len(table.columns)) for name, table in tables.features.items()),
+        modalities=tuple(
+            Modality(name, "table", len(table.columns), tuple(map(str, table.columns)))
+            for name, table in tables.features.items()
+        ),
         subjects=subjects,
         notes=(*notes, *_equal_rows(subjects)),
         labelled=labelled,

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +109,7 @@ class Guidance(FusionStrategy):
     takes_missing = True
     inherited = ("primary",)
     stage_names = ("secondary",)
+    lean: ClassVar[Mapping[str, Any]] = {"backward": "branchwise"}
 
     def __init__(
         self,
