@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,45 @@ from fusionbench.errors import UsageError
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every precision it is given
 
 FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def resolve_devices(asked: str) -> tuple[str, ...]:
+    """The devices to spread fits over, each fit on one: `cuda:0,1` names two, any other word one.
+
+    UsageError for one that is not there or named twice.
+    """
+    kind, _, numbers = asked.partition(":")
+    devices = tuple(resolve_device(f"{kind}:{number.strip()}" if numbers else asked) for number in numbers.split(","))
+    if len(set(devices)) < len(devices):
+        raise UsageError(f"--device {asked} names a device twice: name each once")
+    return devices
+
+
+def kind_of(device: str) -> str:
+    """What a fit's key says of a device: not which of its kind it was.
+
+    >>> kind_of("cuda:1"), kind_of("cpu")
+    ('cuda', 'cpu')
+    """
+    return device.partition(":")[0]
+
+
+def assigned(devices: Sequence[str], worker: int) -> str:
+    """The device of a worker by its number: each has about as many workers as any other.
+
+    >>> [assigned(("cuda:0", "cuda:3"), worker) for worker in range(3)]
+    ['cuda:0', 'cuda:3', 'cuda:0']
+    """
+    return devices[worker % len(devices)]
+
+
+def workers_for(devices: Sequence[str], cores: int, threads: int) -> int:
+    """How many fits at once where nobody says: one per GPU, on CPUs as many as have their threads for themselves.
+
+    >>> workers_for(["cuda:0", "cuda:1"], 64, 1), workers_for(["cpu"], 16, 4), workers_for(["cpu"], 2, 4)
+    (2, 4, 1)
+    """
+    return len(devices) if kind_of(devices[0]) != "cpu" else max(1, cores // threads)
 
 
 def resolve_device(asked: str) -> str:
@@ -41,11 +80,11 @@ def resolve_precision(asked: str, device: str, kinds: set[str]) -> str:
     return "bf16" if computes and "image" in kinds else "32"
 
 
-def make_fabric(recipe: Mapping[str, Any]) -> Fabric:
+def make_fabric(device: str, precision: str) -> Fabric:
     """Lightning Fabric for one device and precision."""
-    accelerator, _, index = recipe["device"].partition(":")
+    accelerator, _, index = device.partition(":")
     devices: Any = [int(index)] if index else 1
-    return Fabric(accelerator=accelerator, devices=devices, precision=FABRIC_PRECISION[recipe["precision"]])  # type: ignore[arg-type]
+    return Fabric(accelerator=accelerator, devices=devices, precision=FABRIC_PRECISION[precision])  # type: ignore[arg-type]
 
 
 def settle(device: str) -> None:
@@ -57,5 +96,5 @@ def settle(device: str) -> None:
 def peak_memory(device: str) -> int:
     """The most memory that this process (or its GPU) ever held, in bytes."""
     if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -216,7 +216,7 @@ class _Asking:
         subjects = [self.new.cohort.subject(id) for id in ids]
         machine = {"device": self.machine.device, "precision": self.machine.precision}
         asked = detach(fit, subjects, self.run.registry, **machine)
-        fabric = make_fabric(asked.recipe)
+        fabric = make_fabric(self.machine.device, self.machine.precision)
         features = training.features_of(asked, self.place)
         batches = Batches(asked, self.place.volumes, fabric.device, features)
         try:

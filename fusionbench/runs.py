@@ -132,7 +132,8 @@ def join_run(study: Study, folder: Path) -> Study:
     extended = study.comparison.model_copy(update=union)
     if extended == study.comparison:
         return study
-    return replace(open_study(extended, registry=study.registry, cohort=study.cohort), left_out=study.left_out)
+    joined = open_study(extended, registry=study.registry, cohort=study.cohort)
+    return replace(joined, left_out=study.left_out, devices=study.devices)
 
 
 def begin_run(study: Study, folder: Path) -> None:

@@ -38,6 +38,8 @@ class Study:
     registry: Registry
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Method that `all` would have meant -> why the cohort has not the data for it."""
+    devices: tuple[str, ...] = ("cpu",)
+    """Those that were asked for, all of one kind: where fits may be done, and no part of any key."""
 
 
 def open_study(
@@ -67,7 +69,7 @@ def open_study(
     _check_primary(chosen, experiments, registry)
     resolved = _resolved(chosen, experiments, cohort, registry)
     final = tuple(_settled(experiment, resolved, cohort, registry) for experiment in experiments)
-    return Study(resolved, final, cohort, _folds(resolved, cohort), registry, left_out)
+    return Study(resolved, final, cohort, _folds(resolved, cohort), registry, left_out, _devices(comparison))
 
 
 def compose(
@@ -223,17 +225,23 @@ def _experiments(comparison: Comparison, cohort: Cohort, registry: Registry) -> 
 def _resolved(
     comparison: Comparison, experiments: Iterable[Experiment], cohort: Cohort, registry: Registry
 ) -> Comparison:
-    """The comparison with its device, precision and every option of every component it uses."""
-    from fusionbench.devices import resolve_device, resolve_precision
+    """The comparison with its kind of device, precision and every option of every component it uses."""
+    from fusionbench.devices import kind_of, resolve_precision
 
     methods = [Method(experiment, cohort, registry) for experiment in experiments]
     kinds: set[str] = {modality.kind for method in methods for modality in method.modalities}
-    device = resolve_device(comparison.recipe.device)
+    device = kind_of(_devices(comparison)[0])
     precision = resolve_precision(comparison.recipe.precision, device, kinds)
     recipe = comparison.recipe.model_copy(update={"device": device, "precision": precision})
     used = [component for method in methods for component in method.components()]
     options = _options([registry.get("cohort", comparison.cohort.reader), *used], comparison.options)
     return comparison.model_copy(update={"recipe": recipe, "options": options})
+
+
+def _devices(comparison: Comparison) -> tuple[str, ...]:
+    from fusionbench.devices import resolve_devices
+
+    return resolve_devices(comparison.recipe.device)
 
 
 def _settled(experiment: Experiment, comparison: Comparison, cohort: Cohort, registry: Registry) -> Experiment:

@@ -56,6 +56,13 @@ class Workplace:
     """An epoch that ends this long after the last checkpoint leaves a new one."""
     profile: bool = False
     """Whether the record of a fit says where its time went."""
+    device: str = ""
+    """Which of the devices of a fit's kind; empty: the first."""
+
+    def device_of(self, fit: Fit) -> str:
+        """The device that a fit is done on here."""
+        device: str = self.device or fit.recipe["device"]
+        return device
 
 
 def execute(job: Job, place: Workplace, report: Report) -> bool:
@@ -64,7 +71,7 @@ def execute(job: Job, place: Workplace, report: Report) -> bool:
         if place.store.has(job.key):
             return False
         started = time.monotonic()
-        watch = Stopwatch(lambda: settle(job.fit.recipe["device"])) if place.profile else None
+        watch = Stopwatch(lambda: settle(place.device_of(job.fit))) if place.profile else None
         _check_source(job.fit, place.registry)
         with threads(job.fit.recipe["threads"]), deterministic():
             model, history, predictions, predicting = _train_and_predict(job.fit, place, report, watch or unwatched)
@@ -75,7 +82,7 @@ def execute(job: Job, place: Workplace, report: Report) -> bool:
             "parameters": sum(p.numel() for p in model.parameters()),
             "seconds": round(time.monotonic() - started, 3),
             "predict_seconds": round(predicting, 4),
-            "peak_memory_bytes": peak_memory(job.fit.recipe["device"]),
+            "peak_memory_bytes": peak_memory(place.device_of(job.fit)),
         } | ({"profile": watch.stop()} if watch else {})
         place.store.save(job.key, model.state_dict(), predictions, history, record)
     return True
@@ -298,7 +305,7 @@ def _train_and_predict(
     fit: Fit, place: Workplace, report: Report, watch: Watch
 ) -> tuple[FusionStrategy, list[dict[str, Any]], Predictions, float]:
     """The trained model, its losses, what it says of the test part, and the seconds that took."""
-    fabric = make_fabric(fit.recipe)
+    fabric = make_fabric(place.device_of(fit), fit.recipe["precision"])
     model = build_strategy(fit, place.registry).to(fabric.device)
     tables, given = features_of(fit, place), _out_of_fold(fit, place.store)
     batches = Batches(fit, place.volumes, fabric.device, tables, given, watch)
@@ -313,7 +320,7 @@ def _train_and_predict(
         predictions = predict(model, batches, fit.split.test, fabric)
         return model, history, predictions, time.monotonic() - started
     except torch.OutOfMemoryError:
-        peak = peak_memory(fit.recipe["device"]) / 2**30
+        peak = peak_memory(place.device_of(fit)) / 2**30
         raise TrainingError(
             f"out of memory at {peak:.1f} GiB: try --set recipe.batch_size={max(1, fit.recipe['batch_size'] // 2)}, "
             f"--precision bf16, or a smaller --set preprocessing.resize"
