@@ -1,30 +1,30 @@
-"""Runs a study: in this process, or in long-lived worker processes. What the store has is not done again."""
+"""Runs a study by whatever engine does the fits. What the store has is not done again."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import wait as wait_for
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from fusionbench.errors import FusionBenchError, TrainingError, describe
+from fusionbench.engines import Wanted, Workers, make_engine
+from fusionbench.errors import FusionBenchError
 from fusionbench.nifti import Grid
 from fusionbench.planning import Decision, Fit, Job, Plan, Planner
 from fusionbench.predictions import Predictions
 from fusionbench.store import Store
 from fusionbench.study import Study
-from fusionbench.training import Progress, Report, Workplace, build_strategy, execute, features_of
+from fusionbench.training import Progress, Workplace, build_strategy, features_of
 from fusionbench.transforms import rehearse
 from fusionbench.volumes import Volumes
+
+
+SECONDS_BETWEEN_LOOKS: Final = 5.0
+"""How often it is seen whether more workers are there than before."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +135,26 @@ def run(
     store: Store,
     *,
     jobs: int = 1,
+    engine: str = "local",
+    scheduler: str = "",
     listener: Listener = lambda event: None,
     checkpoint_seconds: float = 30.0,
     profile: bool = False,
 ) -> Outcome:
     """Do every fit that a study needs and the store lacks, planning again whenever a ranking is decided.
 
-    `jobs` is the number of worker processes; with 1 everything runs in this process, bit for bit the same. A fit that
-    fails takes only the rows that need it down. With `profile` the records of fits that are done say where their time
-    went.
+    `jobs` is the number of worker processes, 0 as many as suit the machine; with 1 everything runs in this process, bit
+    for bit the same. `engine` is `local` or `dask`, which needs the extra `cluster`; `scheduler` is the address of a
+    dask cluster that is there already. A fit that fails takes only the rows that need it down. With `profile` the
+    records of fits that are done say where their time went.
     """
+    chosen = make_engine(Wanted(engine, jobs, scheduler, study.devices, study.comparison.recipe.threads))
+    store = Store(store.root.absolute())  # which other processes see too
     volumes = prepare(study, store)
     place = Workplace(study.cohort, study.registry, volumes, store, checkpoint_seconds, profile)
     one_at_a_time = _Serial(listener)
-    with _workers(place, jobs, one_at_a_time) as submit:
-        outcome = _Run(study, store, one_at_a_time, jobs).finish(submit)
+    with chosen.workers(place, one_at_a_time) as workers:
+        outcome = _Run(study, store, one_at_a_time).finish(workers)
     return replace(outcome, grids=_grids(outcome.plan, volumes))
 
 
@@ -213,14 +218,11 @@ class _Serial:
             self.listener(event)
 
 
-Submit = Callable[[Job], "Future[str]"]
-
-
 class _Run:
     """A run in progress: what is known, what failed, what is being done."""
 
-    def __init__(self, study: Study, store: Store, listener: Listener, jobs: int) -> None:
-        self.study, self.store, self.listener, self.jobs = study, store, listener, jobs
+    def __init__(self, study: Study, store: Store, listener: Listener) -> None:
+        self.study, self.store, self.listener = study, store, listener
         self.planner = Planner(study)
         self.known: dict[str, Predictions] = {}
         self.stored: set[str] = set()
@@ -228,15 +230,15 @@ class _Run:
         self.busy: dict[Future[str], Job] = {}
         self.plan = self._replan()
 
-    def finish(self, submit: Submit) -> Outcome:
+    def finish(self, workers: Workers) -> Outcome:
         """Do jobs until nothing is left to do."""
         while True:
             started = {job.key for job in self.busy.values()}
-            for job in self._ready(started)[: self.jobs - len(self.busy)]:
-                self.busy[submit(job)] = job
+            for job in self._ready(started)[: max(0, workers.number - len(self.busy))]:
+                self.busy[workers.submit(job)] = job
             if not self.busy:
                 break
-            for future in wait(self.busy, return_when=FIRST_COMPLETED).done:
+            for future in wait(self.busy, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
                 self._take(self.busy.pop(future), future)
             if self.plan.undecided and self.plan.awaited <= {*self.known, *self.failed}:
                 self.plan = self._replan()
@@ -265,14 +267,7 @@ class _Run:
         return ready
 
     def _take(self, job: Job, future: Future[str]) -> None:
-        try:
-            reason = future.result()
-        except BrokenProcessPool:
-            raise TrainingError(
-                "a worker process was killed, perhaps for lack of memory: run the same command again to go on, "
-                "with a smaller --jobs"
-            ) from None
-        if reason:
+        if reason := future.result():
             self._fail(job, reason)
         else:
             self.known[job.key] = self.store.predictions(job.key, job.fit.classes)
@@ -281,71 +276,3 @@ class _Run:
     def _fail(self, job: Job, reason: str) -> None:
         self.failed[job.key] = reason
         self.listener(Failed(job, reason))
-
-
-def attempt(job: Job, place: Workplace, report: Report) -> str:
-    """Do one fit; why it failed, or nothing."""
-    try:
-        execute(job, place, report)
-    except Exception as error:  # a plugin's code may raise anything: the row says what, the others go on
-        return describe(error)
-    return ""
-
-
-@contextmanager
-def _workers(place: Workplace, jobs: int, listener: Listener) -> Iterator[Submit]:
-    if jobs == 1:
-        yield lambda job: _done(job, place, listener)
-        return
-    context = multiprocessing.get_context("spawn")
-    progress = context.SimpleQueue()
-    relay = threading.Thread(target=_relay, args=(progress, listener), daemon=True)
-    relay.start()
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(place, progress))
-    try:
-        yield lambda job: pool.submit(_work, job)
-    except BaseException:  # interrupted: what the workers are at is not waited for, the store loses nothing
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.kill()
-        raise  # without a word to the relay: a killed worker may hold the lock of its queue for ever
-    else:
-        progress.put(None)
-        relay.join()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _done(job: Job, place: Workplace, listener: Listener) -> Future[str]:
-    future: Future[str] = Future()
-    future.set_result(attempt(job, place, listener))
-    return future
-
-
-def _relay(progress: Any, listener: Listener) -> None:
-    while (event := progress.get()) is not None:
-        listener(event)
-
-
-_worker: tuple[Workplace, Any]
-"""Set once in each worker process."""
-
-
-def _start_worker(place: Workplace, progress: Any) -> None:
-    global _worker
-    _worker = (place, progress)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process is interrupted, and ends its workers
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _work(job: Job) -> str:
-    place, progress = _worker
-    return attempt(job, place, progress.put)
-
-
-def _die_with_parent() -> None:
-    """End this worker when the main process is killed: it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
@@ -219,8 +220,8 @@ class Comparison(_Shared):
     """Name -> a method that can be asked for by that name."""
 
     def to_toml(self) -> str:
-        """Everything, as a configuration file that can be run again."""
-        return tomli_w.dumps(without_none(self.model_dump(mode="json")))
+        """Everything, as a configuration file that can be run again; the user's home in a path is written `~`."""
+        return tomli_w.dumps(_homeless(without_none(self.model_dump(mode="json"))))
 
 
 def load_comparison(config: str | Path, *overrides: Mapping[str, Any]) -> Comparison:
@@ -347,6 +348,15 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         out |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return out
+
+
+def _homeless(value: Any) -> Any:
+    """Settings without the name of the user's home, which says who ran it."""
+    if isinstance(value, Mapping):
+        return {key: _homeless(inner) for key, inner in value.items()}
+    if isinstance(value, str) and value.startswith(home := f"{Path.home()}{os.sep}"):
+        return f"~{os.sep}{value.removeprefix(home)}"
+    return value
 
 
 def _toml_value(text: str) -> Any:

@@ -360,7 +360,10 @@ class Planner:
         if settings not in self._inner:
             subjects = [self.study.cohort.subject(id) for id in split.training]
             seed = derive_seed("inner folds", protocol.fold_seed, split.training)
-            self._inner[settings] = draw_splits(subjects, protocol.inner_folds, seed)
+            try:
+                self._inner[settings] = draw_splits(subjects, protocol.inner_folds, seed)
+            except CohortError as error:
+                raise CohortError(f"inside a training part {error}, or fewer protocol.inner_folds") from None
         return self._inner[settings]
 
     def _component(self, kind: str, name: str) -> Component:

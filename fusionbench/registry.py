@@ -205,7 +205,7 @@ def read_cohort(reader: str, path: Path | None = None, home: Path | None = None,
     place = path or instance.location(home or data_home())
     if place is None:
         raise UsageError(f"cohort {reader} needs the place of the data: give --data PATH")
-    return instance.read(Path(place))
+    return instance.read(Path(place).expanduser())
 
 
 def distribution_version(name: str) -> str:

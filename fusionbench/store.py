@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from fusionbench.atomic import atomic_file, atomic_folder, sweep, writable_folder
 from fusionbench.csvtext import csv_rows
@@ -110,8 +111,37 @@ class Store:
         """Wait until nobody else works on that fit, then hold it."""
         folder = self.root / "working"
         with FileLock(folder / f"{key}.lock", mode=0o666) as held:
-            Path(held.lock_file).write_text(f"{socket.gethostname()} {os.getpid()}\n", encoding="utf-8")
+            Path(held.lock_file).write_text(f"{os.getpid()}\n", encoding="utf-8")
             yield
+
+    @contextmanager
+    def marked(self) -> Iterator[str]:
+        """Leave a locked file for other machines to find while this lasts; its name."""
+        name = f"mark-{uuid.uuid4().hex}.lock"
+        path = self.root / "working" / name
+        try:
+            with FileLock(path, mode=0o666):
+                yield name
+        finally:
+            path.unlink(missing_ok=True)
+
+    def fault(self, mark: str) -> str:
+        """Why this is not the store that somebody else marked, or not one that both can work in; empty if it is."""
+        path = self.root / "working" / mark
+        if not path.is_file():
+            return f"there is no such store at {self.root}: put it where every worker sees it at the same path"
+        try:
+            with FileLock(path, timeout=0, mode=0o666):
+                return f"a file lock in {self.root} does not hold across machines: choose a file system with flock"
+        except Timeout:
+            return ""
+
+    def await_fit(self, key: str, seconds: float = 120.0) -> bool:
+        """Whether a fit that another machine has finished comes into sight: a network file system may lag behind."""
+        end = time.monotonic() + seconds
+        while not (seen := self.has(key)) and time.monotonic() < end:
+            time.sleep(0.2)
+        return seen
 
 
 class Checkpoint:

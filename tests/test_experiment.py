@@ -13,6 +13,15 @@ from fusionbench.errors import UsageError
 from fusionbench.experiment import difference, merged, parse_setting, shipped_configs
 
 
+def test_the_home_of_the_user_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "jane.doe"))
+    data = f"{tmp_path}/jane.doe/brats"
+    text = load_comparison("demo", {"cohort": {"data": data}, "options": {"x": {"weights": f"{data}/w.pt"}}}).to_toml()
+    assert "jane.doe" not in text
+    assert 'data = "~/brats"' in text
+    assert 'weights = "~/brats/w.pt"' in text
+
+
 @pytest.mark.parametrize("name", shipped_configs())
 def test_shipped_configurations_load_and_survive_a_round_trip(name: str, tmp_path: Path) -> None:
     asked = load_comparison(name)

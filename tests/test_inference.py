@@ -613,7 +613,7 @@ def test_columns_in_another_order_are_refused(tmp_path: Path) -> None:
     study = open_study(comparison(fusion=["logistic"], baselines=[]), cohort=named(table_cohort(), "0123"))
     trained = done(study, tmp_path / "run", tmp_path / "store")
     same = trained.predict(named(new_tables(), "0123"), ["logistic"])
-    assert [one.id for one in same.opinions] == sorted(s.id for s in new_tables().subjects)
+    assert list(same.opinions[0].mean.ids) == sorted(s.id for s in new_tables().subjects)
     with pytest.raises(UsageError, match="column 2 of a is 'a2'; the run was trained with 'a1' there"):
         trained.predict(named(new_tables(), "0213"), ["logistic"])
     assert trained.predict(new_tables(), ["logistic"])  # whose columns nobody named

@@ -76,7 +76,7 @@ def test_the_segmentation_follows_the_image_and_keeps_its_labels(tmp_path):
     )
     assert small.shape == (1, 1, 2, 6, 5)
     assert set(small.unique().tolist()) == {0, 4}
-    with pytest.raises(CohortError, match="'bare' has no segmentation"):
+    with pytest.raises(CohortError, match=r"^'bare' has no segmentation"):
         whole.segmentation(["bare"])
     with pytest.raises(CohortError, match="'bare' has no segmentation"):
         whole.prepare(["marked", "bare"], ["t1"], segmentation=True)
@@ -308,6 +308,16 @@ def test_a_file_is_read_once_and_an_unchanged_one_never_again(tmp_path, monkeypa
     again.spacing(["one"])
     again.notes(["one"], ["t1", "t2"], segmentation=True)
     assert read == []
+
+
+def test_what_is_cached_is_mapped_and_not_kept_in_memory(tmp_path):
+    volumes = both(tmp_path, (voxels(),), (voxels(seed=1),), (voxels(seed=2) % 2,))
+    for made in (volumes, Volumes(volumes.cohort, preprocessing(), tmp_path / "cache")):
+        assert made.check(["one", "two"], ["t1", "t2"]) == []
+        made.segmentation(["one"])
+        files = [made._files(id) for id in ("one", "two")]
+        assert [type(array) for one in files for array in one._arrays.values()] == [np.memmap] * 5
+        assert not any(one._read for one in files)
 
 
 def test_a_changed_file_is_read_again(tmp_path, monkeypatch):

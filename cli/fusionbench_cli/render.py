@@ -188,8 +188,10 @@ def subsets(folder: Path) -> None:
     from fusionbench.runs import read_run
     from fusionbench.subsets import by_available, subset_rows
 
-    rows = list(subset_rows(by_available(read_run(folder)), SHOWN))
-    print_table(f"{folder.name}, by what subjects have", ["method", "has", "subjects", *SHOWN], rows, right=range(3, 8))
+    metrics = [name for name in SHOWN if name != "accuracy"]
+    rows = list(subset_rows(by_available(read_run(folder)), metrics))
+    header = ["method", "has", "subjects", *metrics]
+    print_table(f"{folder.name}, by what subjects have", header, rows, right=range(3, len(header)))
     say("  pooled over the test folds, mean over repeats; empty: not defined for one class; decisions at .5")
 
 
