@@ -1,0 +1,228 @@
+"""The image files of one subject and their place in the cache: read, checked and preprocessed once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionbench.atomic import atomic_file, write_text
+from fusionbench.cohorts import Subject, file_digest
+from fusionbench.errors import CohortError
+from fusionbench.nifti import Box, Frame, Grid, Image, Size, mismatch, read_image
+from fusionbench.preprocessing import content_box, grid_after, preprocess_image, preprocess_labels, resampled, shift_of
+from fusionbench.seeds import content_digest
+
+if TYPE_CHECKING:
+    from fusionbench.experiment import Preprocessing
+
+VERSION = 2
+"""Part of the name of every cached file: raise it when the same file gives another tensor."""
+SEG = "seg"
+"""What the tumour labels are called among the files of a subject."""
+
+Content = Literal["image", "labels"]
+
+DTYPES: Mapping[Content, type[np.generic]] = {"image": np.float16, "labels": np.int16}
+"""As what preprocessed voxels are cached."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is remembered of a file that was read and found sound."""
+
+    frame: Frame
+    axes: str
+    """Where the axes of the file point, such as LPS; what is kept is RAS."""
+    squeezed: bool
+    """Whether the file has further axes of length 1, which were left out."""
+    content: Box | None
+    """What holds all that is not 0; None where there is nothing."""
+
+    @classmethod
+    def of(cls, image: Image) -> Facts:
+        """The facts of an image."""
+        return cls(image.frame, image.axes, image.squeezed, content_box(image.voxels))
+
+    @classmethod
+    def parse(cls, text: str) -> Facts:
+        """The facts as they were written; ValueError, KeyError or TypeError if they are broken."""
+        told = json.loads(text)
+        frame = Frame(tuple(told["frame"]["size"]), tuple(map(tuple, told["frame"]["affine"])))
+        content = told["content"] and (tuple(told["content"][0]), tuple(told["content"][1]))
+        return cls(frame, told["axes"], told["squeezed"], content)
+
+
+class ImageFiles:
+    """The files of one subject and their place in the cache; an image that was read is kept until it is cached."""
+
+    def __init__(self, subject: Subject, channels: Mapping[str, int], preprocessing: Preprocessing, cache: Path):
+        self.subject, self.preprocessing, self.cache = subject, preprocessing, cache
+        self.channels = {name: number for name, number in channels.items() if name in subject.files}
+        self._read: dict[str, Image] = {}
+        self._facts: dict[str, Facts] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._aligned = False
+
+    def facts(self, name: str) -> Facts:
+        """What is known of a file; it is read if nothing is."""
+        if name not in self._facts:
+            entry = self.cache / f"{self._key(name)}.json"
+            self._facts[name] = _load_facts(entry) or self._examine(name, entry)
+        return self._facts[name]
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The preprocessed voxels (C, D, H, W), mapped from the cache, where they are put if they are not there."""
+        if name not in self._arrays:
+            self._keep(name)
+            self._read.clear()
+        return self._arrays[name]
+
+    def labels(self) -> NDArray[Any]:
+        """The preprocessed tumour labels (1, D, H, W); CohortError if they do not lie where the images lie."""
+        array = self.array(SEG)
+        if not self._aligned and (faults := self._off_grid([*self.channels, SEG])):
+            raise CohortError(faults[0])
+        self._aligned = True
+        return array
+
+    def grid(self, name: str) -> Grid:
+        """The grid of the preprocessed voxels."""
+        return grid_after(self._frame(name).grid, self.preprocessing)
+
+    def faults(self, names: Sequence[str]) -> list[str]:
+        """Everything that is wrong with some of the files, one line each; what is sound is cached afterwards."""
+        faults = _faults_of(self.facts, names)
+        readable = [name for name in names if name in self._facts]
+        faults += self._off_grid(readable)
+        faults += _faults_of(self._keep, readable)
+        self._read.clear()
+        return list(dict.fromkeys(faults))
+
+    def notes(self, name: str) -> list[str]:
+        """What was done to the file beside the settings."""
+        facts = self.facts(name)
+        elsewhere = self.preprocessing.resample and mismatch("", facts.frame, "", self._frame(name))
+        return [
+            *([f"stored as {facts.axes} and turned to RAS"] if facts.axes != "RAS" else []),
+            *(["stored with a further axis of length 1, which was left out"] if facts.squeezed else []),
+            *(["resampled to the grid of the subject's first image"] if elsewhere else []),
+        ]
+
+    def _keep(self, name: str) -> None:
+        entry = self.cache / f"{self._key(name, preprocessed=True)}.npy"
+        content: Content = "labels" if name == SEG else "image"
+        size = self.grid(name).size
+        if (found := _load_array(entry, content, size)) is None:
+            made = self._made(name, content)
+            with atomic_file(entry) as partial, partial.open("wb") as file:
+                np.save(file, made)
+            found = _load_array(entry, content, size)  # a map, so that memory does not grow with the cohort
+        self._arrays[name] = made if found is None else found
+
+    def _made(self, name: str, content: Content) -> NDArray[Any]:
+        frame, image = self._frame(name), self._image(name)
+        voxels, preprocess = image.voxels, preprocess_image if content == "image" else preprocess_labels
+        if mismatch("", image.frame, "", frame):
+            voxels = resampled(voxels, image.frame, frame, linear=content == "image")
+        try:
+            return preprocess(voxels, self.preprocessing, self._shift(frame)).astype(DTYPES[content])
+        except CohortError as error:
+            raise CohortError(f"{self._where(name)}: {self._path(name).name} {error}") from None
+
+    def _examine(self, name: str, entry: Path) -> Facts:
+        image = self._image(name)
+        if image.constant and name != SEG:
+            fault = f"{self._path(name).name} is {'constant' if image.voxels.any() else '0 everywhere'}"
+            raise CohortError(f"{self._where(name)}: {fault}; export it again or take the subject out")
+        facts = Facts.of(image)
+        write_text(entry, json.dumps(asdict(facts)))
+        return facts
+
+    def _image(self, name: str) -> Image:
+        if name not in self._read:
+            path, channels = self._path(name), self.channels.get(name, 1)
+            try:
+                self._read[name] = read_image(path, channels, self.preprocessing.max_voxels)
+            except CohortError as error:
+                raise CohortError(f"{self._where(name)}: {error}") from None
+        return self._read[name]
+
+    def _frame(self, name: str) -> Frame:
+        """Where the voxels of a file lie when they are cropped: where they are, or where the first image is."""
+        first = next(iter(self.channels), name)
+        return self.facts(first if self.preprocessing.resample else name).frame
+
+    def _shift(self, frame: Frame) -> Size:
+        """How far from the middle the window of the crop lies."""
+        if self.preprocessing.centre == "volume":
+            return (0, 0, 0)
+        several = [self.facts(name) for name in self.channels]
+        boxes = [frame.box_around(facts.frame.corners(facts.content)) for facts in several if facts.content]
+        return shift_of(boxes, frame.size) if boxes else (0, 0, 0)
+
+    def _off_grid(self, names: Sequence[str]) -> list[str]:
+        """What to say if files do not lie on one grid."""
+        if not names or self.preprocessing.resample:
+            return []
+        first, *others = names
+        found = (mismatch(name, self.facts(name).frame, first, self.facts(first).frame) for name in others)
+        mend = "resample to one grid, or set preprocessing.resample=true"
+        return [f"{self.subject.id!r}: {fault}; {mend}" for fault in found if fault]
+
+    def _key(self, name: str, *, preprocessed: bool = False) -> str:
+        made_of: list[object] = [VERSION, name == SEG, self.channels.get(name, 1), self._digest(name)]
+        if not preprocessed:
+            return content_digest([*made_of, self.preprocessing.max_voxels])
+        others = [self._digest(other) for other in self.channels] if self.preprocessing.joint else []
+        return content_digest([*made_of, self.preprocessing.model_dump(exclude={"max_voxels"}), others])
+
+    def _digest(self, name: str) -> str:
+        path = self._path(name)
+        try:
+            return file_digest(path)
+        except CohortError as error:
+            raise CohortError(f"{self._where(name)}: {error}") from None
+
+    def _path(self, name: str) -> Path:
+        path = self.subject.seg if name == SEG else self.subject.files[name]
+        if path is None:
+            raise CohortError(f"{self.subject.id!r} has no segmentation; add its file or take the subject out")
+        return path
+
+    def _where(self, name: str) -> str:
+        return f"{self.subject.id!r}, {'segmentation' if name == SEG else name}"
+
+
+def _faults_of(step: Callable[[str], object], names: Iterable[str]) -> list[str]:
+    """Do something for each name, and list what cannot be done."""
+    faults = []
+    for name in names:
+        try:
+            step(name)
+        except CohortError as error:
+            faults.append(str(error))
+    return faults
+
+
+def _load_facts(entry: Path) -> Facts | None:
+    """What is cached under that name; None if it is not there or broken."""
+    try:
+        return Facts.parse(entry.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def _load_array(entry: Path, content: Content, size: Size) -> NDArray[Any] | None:
+    """What is cached under that name, as a memory map; None if it is not there or broken."""
+    try:
+        # "c": torch wants memory that may be written; what is written stays in this process
+        array: NDArray[Any] = np.load(entry, mmap_mode="c")
+    except (OSError, ValueError, EOFError):
+        return None
+    return array if array.dtype == DTYPES[content] and array.shape[1:] == size else None
