@@ -67,10 +67,16 @@ def write_text(path: Path, text: str) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what dead processes of this host left half written in a folder."""
-    for partial in folder.glob(f".*{SUFFIX}"):
+    for partial in abandoned(folder):
+        shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
+
+
+def abandoned(folder: Path) -> Iterator[Path]:
+    """What dead processes of this host left half written in a folder."""
+    for partial in sorted(folder.glob(f".*{SUFFIX}")):
         *_, host, pid, _ = ("", "", *partial.name.removesuffix(SUFFIX).split("~"))
         if host == _host() and pid.isdecimal() and not _alive(int(pid)):
-            shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
+            yield partial
 
 
 def writable_folder(path: Path) -> Path:

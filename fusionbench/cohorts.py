@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
-
-import numpy as np
 
 from fusionbench.errors import CohortError, UsageError, nearest, summary
 from fusionbench.seeds import content_digest
@@ -61,7 +60,8 @@ class Subject:
         if not self.has(modality):
             return ""
         if modality in self.features:
-            return hashlib.sha256(np.asarray(self.features[modality], dtype="<f8").tobytes()).hexdigest()
+            values = self.features[modality]
+            return hashlib.sha256(struct.pack(f"<{len(values)}d", *values)).hexdigest()
         return file_digest(self.files[modality])
 
     @property

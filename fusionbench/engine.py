@@ -22,7 +22,6 @@ from fusionbench.training import Progress, Workplace, build_strategy, features_o
 from fusionbench.transforms import rehearse
 from fusionbench.volumes import Volumes
 
-
 SECONDS_BETWEEN_LOOKS: Final = 5.0
 """How often it is seen whether more workers are there than before."""
 
@@ -85,6 +84,8 @@ class Outcome:
     """Key of a fit that a row is about -> the loss of each of its epochs: stage, epoch, loss."""
     grids: frozenset[Grid] = frozenset()
     """The grids that images had after preprocessing."""
+    file_notes: tuple[str, ...] = ()
+    """What was done to files beside the settings, such as turning them to RAS, one line each."""
     stored: frozenset[str] = frozenset()
     """The keys of the fits that the store had before."""
 
@@ -155,7 +156,10 @@ def run(
     one_at_a_time = _Serial(listener)
     with chosen.workers(place, one_at_a_time) as workers:
         outcome = _Run(study, store, one_at_a_time).finish(workers)
-    return replace(outcome, grids=_grids(outcome.plan, volumes))
+    ids, images = [subject.id for subject in study.cohort.subjects], _images(outcome.plan)
+    return replace(
+        outcome, grids=frozenset(volumes.grids(ids, images).values()), file_notes=tuple(volumes.notes(ids, images))
+    )
 
 
 def prepare(study: Study, store: Store) -> Volumes:
@@ -190,10 +194,9 @@ def _rehearse(study: Study, volumes: Volumes, images: Sequence[str], outlined: b
         rehearse(extra, volumes.inputs(ids, images), seg, volumes.spacing(ids))
 
 
-def _grids(plan: Plan, volumes: Volumes) -> frozenset[Grid]:
-    """The grids that the images of a plan's fits had, as `prepare` left them in the cache."""
-    seen = {m.name for job in plan.jobs for m in job.fit.modalities if m.kind == "image"}
-    return frozenset(volumes.grids([subject.id for subject in volumes.cohort.subjects], sorted(seen)).values())
+def _images(plan: Plan) -> list[str]:
+    """The image modalities that a plan's fits see."""
+    return sorted({m.name for job in plan.jobs for m in job.fit.modalities if m.kind == "image"})
 
 
 @contextmanager

@@ -234,7 +234,7 @@ def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
             "classes": cohort.counts(),
             "positive_class": cohort.positive_class,
             "fingerprint": cohort.fingerprint,
-            "notes": list(cohort.notes),
+            "notes": [*cohort.notes, *outcome.file_notes],
             "groups": {s.id: s.group for s in cohort.subjects if s.group and s.group != s.id},
             "modalities": list(study.comparison.modalities),
             "inputs": [asdict(modality) for modality in cohort.modalities],

@@ -202,9 +202,9 @@ def train_epoch(
     set_modes(model, stage.trains)
     total, count = 0.0, 0
     for step, batch in enumerate(batches.training(stage.name, epoch, inputs=stage.sees_inputs)):
-        with seeded(derive_seed(fit.base_seed, "step", stage.name, epoch, step)), fabric.autocast():
-            with batches.watch("forward"):
-                loss = stage.loss(model, batch, epoch / max(1, epochs))
+        seed = derive_seed(fit.base_seed, "step", stage.name, epoch, step)
+        with seeded(seed), fabric.autocast(), batches.watch("forward"):
+            loss = stage.loss(model, batch, epoch / max(1, epochs))
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in stage {stage.name}, epoch {epoch + 1}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 from conftest import comparison, table_cohort
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fusionbench import Backbone, Batch, Context, Parts, Store, copy_equal_shapes, open_study, plan, pool, run
+from fusionbench.components import presence
 from fusionbench.planning import Fit
 from fusionbench.training import _optimizer, is_trained, seeded, set_modes
 from fusionbench_plugins.attention.dual import DualAttention
@@ -527,6 +531,116 @@ def test_a_table_is_guided_by_the_whole_image_and_not_by_one_voxel(upsample: Any
     reduce(torch.randn(1, 2, 1, 1, 1), guidance).sum().backward()
     assert guidance.grad is not None
     assert (guidance.grad != 0).all()
+
+
+# The backward pass of one branch at a time
+
+
+class Dozy(Rmc):
+    """An RMC that drops features at random in both halves."""
+
+    def low(self, x: Tensor) -> Tensor:
+        return F.dropout(super().low(x), 0.3, self.training)
+
+    def high(self, low: Tensor) -> Tensor:
+        return F.dropout(super().high(low), 0.3, self.training)
+
+
+def one_step(
+    model: Guidance, batch: Batch, dtype: torch.dtype | None = None
+) -> tuple[dict[str, Tensor | None], dict[str, Tensor]]:
+    """Gradients and state after a step of stage 2, the random numbers being those of the training loop."""
+
+    def loss() -> Tensor:
+        with seeded(7), torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+            return guidance_loss(model, batch, 0.0)
+
+    return gradients(model, loss), state(model)
+
+
+@pytest.mark.parametrize("train", ["secondary", "secondary+head", "joint"])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "bf16"])
+def test_branch_by_branch_has_the_gradients_and_the_running_statistics_of_the_plain_backward_pass(
+    train: Any, dtype: torch.dtype | None
+) -> None:
+    plain, frugal = (
+        shaken_alike(*IMAGES, train=train, image=Dozy, backward=backward) for backward in ("joint", "branchwise")
+    )
+    batch = draw_batch(*IMAGES)
+    expected, after = one_step(plain, batch, dtype)
+    found, frugal_after = one_step(frugal, batch, dtype)
+    for name, gradient in expected.items():
+        assert (gradient is None) == (found[name] is None), name
+        if gradient is not None:
+            torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-8, msg=name)
+    assert all(torch.equal(after[name], tensor) for name, tensor in frugal_after.items())
+    tracked = [name for name in after if name.startswith("secondaries.") and name.endswith("num_batches_tracked")]
+    assert tracked
+    assert all(int(frugal_after[name]) == 15 for name in tracked)  # 7 twice when shaken, once in the step
+
+
+def shaken_alike(*modalities: str, **options: Any) -> Guidance:
+    """The same weights whatever the options."""
+    torch.manual_seed(3)
+    return shaken(*modalities, **options)
+
+
+def test_branch_by_branch_a_missing_modality_and_a_table_are_no_exception() -> None:
+    modalities = ("t1ce", "t2", "clinical", "flair")
+    batch = draw_batch(*modalities)
+    told = {presence("t2"): torch.tensor([True, False, True, True]), presence("t1ce"): torch.arange(4) != 2}
+    batch = replace(batch, inputs={**batch.inputs, **told})
+    expected, after = one_step(shaken_alike(*modalities), batch)
+    found, frugal_after = one_step(shaken_alike(*modalities, backward="branchwise"), batch)
+    for name, gradient in expected.items():
+        if gradient is not None:
+            torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-8, msg=name)
+    assert all(torch.equal(after[name], tensor) for name, tensor in frugal_after.items())
+
+
+def peak_bytes(*modalities: str, **options: Any) -> int:
+    """By how many bytes of tensors a step rises above what there was."""
+    model, batch = shaken_alike(*modalities, **options), draw_batch(*modalities, subjects=8)
+    gradients(model, lambda: guidance_loss(model, batch, 0.0))
+    of_model = (*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None))
+    before = (*of_model, *batch.inputs.values())
+    live, most, alive = 0, 0, {tensor.untyped_storage()._cdata for tensor in before}
+
+    def gone(address: int, size: int) -> None:
+        nonlocal live
+        alive.discard(address)
+        live -= size
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal live, most
+            result = func(*args, **(kwargs or {}))
+            for tensor in tree_leaves(result):
+                storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
+                if storage is not None and storage._cdata not in alive:
+                    alive.add(storage._cdata)
+                    live += storage.nbytes()
+                    weakref.finalize(storage, gone, storage._cdata, storage.nbytes())
+            most = max(most, live)
+            return result
+
+    with Watching():  # gradients are there already, so new ones are added to them
+        gradients(model, lambda: guidance_loss(model, batch, 0.0))
+    return most
+
+
+def test_branch_by_branch_a_step_holds_the_activations_of_one_branch() -> None:
+    one = peak_bytes("t1ce", "t2")
+    plain, frugal = (peak_bytes(*IMAGES, backward=backward) for backward in ("joint", "branchwise"))
+    assert plain > 2.5 * one
+    assert frugal < 1.2 * one
+
+
+def test_branch_by_branch_predicts_bit_for_bit_the_same() -> None:
+    inputs = draw(*IMAGES)
+    with torch.inference_mode():
+        plain, frugal = (shaken_alike(*IMAGES, backward=backward)(inputs) for backward in ("joint", "branchwise"))
+    assert torch.equal(plain, frugal)
 
 
 # Through the real loop

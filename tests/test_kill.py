@@ -126,5 +126,5 @@ def test_two_runs_at_once_share_a_store_and_do_no_work_twice(tmp_path: Path) -> 
 def _children(pid: int) -> set[int]:
     if sys.platform != "linux":
         pytest.skip("children are read from /proc")
-    listed = Path(f"/proc/{pid}/task/{pid}/children")
-    return {int(child) for child in listed.read_text().split()} if listed.exists() else set()
+    by_thread = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(child) for listed in by_thread for child in listed.read_text().split()}

@@ -15,6 +15,8 @@ import fusionbench
 from fusionbench.errors import FusionBenchError, one_line
 from fusionbench_cli import asked, reports, use
 from fusionbench_cli.data import data as data_commands
+from fusionbench_cli.explain import explain
+from fusionbench_cli.upkeep import store as store_commands
 
 app = typer.Typer(
     name="fusionbench",
@@ -26,8 +28,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_commands)
+app.add_typer(store_commands)
 use.add_to(app)
 app.command()(reports.report)
+app.command()(explain)
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C or SIGTERM."""
@@ -111,12 +115,16 @@ def run(  # noqa: PLR0913 - a command has as many arguments as flags
     precision: asked.Precision = "",
     augment: asked.Augment = None,
     jobs: asked.Jobs = 0,
+    engine: asked.Engine = "local",
+    scheduler: asked.Scheduler = "",
     setting: asked.Settings = None,
     store: asked.StoreFolder = None,
     out: asked.Out = None,
     home: asked.Home = None,
     no_plugin: asked.NoPlugin = None,
     dry_run: asked.DryRun = False,
+    cost: asked.Cost = False,
+    profile: asked.Profile = False,
 ) -> None:
     """Rank the modalities, train and cross-validate fusion strategies, print the leaderboard.
 
@@ -147,6 +155,8 @@ def ablate(  # noqa: PLR0913 - a command has as many arguments as flags
     precision: asked.Precision = "",
     augment: asked.Augment = None,
     jobs: asked.Jobs = 0,
+    engine: asked.Engine = "local",
+    scheduler: asked.Scheduler = "",
     setting: asked.Settings = None,
     store: asked.StoreFolder = None,
     out: asked.Out = None,

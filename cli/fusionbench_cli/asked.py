@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +33,7 @@ Repeats = Annotated[int | None, typer.Option(help="Repeats of the cross-validati
 Ranking = Annotated[str, typer.Option(help="nested, fixed or outer, or a plugin's.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")]
 FoldSeed = Annotated[int | None, typer.Option(help="Seed of the folds.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; cuda:0,1 spreads fits over GPUs.")]
 Precision = Annotated[str, typer.Option(help="auto, 32, bf16 or 16.")]
 Augment = Annotated[
     list[str] | None,
@@ -42,7 +41,11 @@ Augment = Annotated[
         metavar="TRANSFORM", help="A transform of torchio in training, RandomNoise(std=0.05); may be repeated."
     ),
 ]
-Jobs = Annotated[int, typer.Option(min=0, help="Fits at once; 0 is one per core, or one on a GPU.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Fits at once; 0 is one per core, or one per GPU.")]
+Engine = Annotated[str, typer.Option(help="Who does the fits: local processes, or the workers of dask.")]
+Scheduler = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="A dask scheduler that is there already, such as tcp://login1:8786.")
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME.OPTION=VALUE", help="Any other setting; may be repeated.")
 ]
@@ -58,6 +61,10 @@ NoPlugin = Annotated[list[str] | None, typer.Option("--no-plugin", "-p", metavar
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan, check all names, options and files, and stop.")
 ]
+Cost = Annotated[
+    bool, typer.Option("--cost", help="What training needs: parameters, FLOPs, memory, disk; best with --dry-run.")
+]
+Profile = Annotated[bool, typer.Option("--profile", help="Say in the end where the time of the fits went.")]
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,10 @@ class Asked:
     dry_run: bool
     baselines: str | None = "none"
     refit: bool = False
+    cost: bool = False
+    profile: bool = False
+    engine: str = "local"
+    scheduler: str = ""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -141,31 +152,48 @@ class Asked:
         """Do what the study needs, with its progress on the screen."""
         from fusionbench_cli import render
 
-        workers = self.jobs or (1 if study.comparison.recipe.device != "cpu" else os.cpu_count() or 1)
         with render.Live(study) as live:
-            return fusionbench.run(study, self.place, jobs=workers, listener=live)
+            return fusionbench.run(
+                study,
+                self.place,
+                jobs=self.jobs,
+                engine=self.engine,
+                scheduler=self.scheduler,
+                listener=live,
+                profile=self.profile,
+            )
 
 
 def compare(asked: Asked, study: Study) -> None:
     """Plan, train, write the run folder and show its leaderboard; exit code 1 if a method failed."""
     from fusionbench import engine, runs
-    from fusionbench_cli import render
+    from fusionbench.profiling import Profile
+    from fusionbench_cli import render, render_needs
 
     folder = asked.out or Path("runs") / runs.run_name(study)
     study = runs.join_run(study, folder)
     render.plan_lines(study, engine.forecast(study, asked.place))
     render.reading_line(study)
+    if asked.cost:
+        from fusionbench.budget import Budget
+
+        render_needs.budget(Budget.of(study, asked.place))
     engine.prepare(study, asked.place)
     if asked.dry_run:
         return
     runs.begin_run(study, folder)
-    result = runs.Run.of(asked.train(study), folder.name, time.monotonic() - asked.started)
+    outcome = asked.train(study)
+    result = runs.Run.of(outcome, folder.name, time.monotonic() - asked.started)
+    profile = Profile.of(outcome, result.facts["seconds"]) if asked.profile else None
+    tables = {"profile.json": profile.to_json()} if profile else {}
     if study.comparison.protocol.refit:
-        runs.write_run(result, folder)
+        runs.write_run(result, folder, tables)
     else:
         board = fusionbench.Leaderboard.of(result)
-        runs.write_run(result, folder, {"leaderboard.csv": board.to_csv()})
+        runs.write_run(result, folder, {"leaderboard.csv": board.to_csv(), **tables})
         render.leaderboard(board)
+    if profile:
+        render_needs.profile(profile)
     render.next_steps(folder, asked.place.root, study)
     if any(method["failed"] for method in result.facts["methods"].values()):
         raise typer.Exit(1)

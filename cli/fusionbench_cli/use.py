@@ -113,6 +113,8 @@ def fit(  # noqa: PLR0913 - a command has as many arguments as flags
     device: asked.Device = "",
     precision: asked.Precision = "",
     jobs: asked.Jobs = 0,
+    engine: asked.Engine = "local",
+    scheduler: asked.Scheduler = "",
     setting: asked.Settings = None,
     store: asked.StoreFolder = None,
     out: asked.Out = None,

@@ -98,6 +98,7 @@ class DualAttention(AttentionModule):
         with full_precision(x.device):
             return self._likeness(self._positions(self._precise(x)).mT)
 
+    @torch.no_grad()
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         """How much attention each position gets, and each slice or channel: 1 is an equal share, the mean is 1.
 

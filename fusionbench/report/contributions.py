@@ -1,0 +1,199 @@
+"""What each modality is worth to a strategy: every subset of its modalities, and exact Shapley values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from fusionbench.comparing import shapley
+from fusionbench.leaderboard import Leaderboard, Row
+from fusionbench.report.axes import Scale, span, told
+from fusionbench.report.document import Block, Cell, Figure, Table, listed, number
+from fusionbench.report.drawing import Box, Drawing, Label, Line, Shape, reach, shortened
+from fusionbench.report.scores import signed
+
+METRIC = "roc_auc"
+CHANCE = 0.5
+"""The ROC-AUC of no modality at all."""
+FEWEST = 3
+"""Subsets that are worth a table."""
+WIDTH, ROW = 300.0, 26.0
+
+Names = frozenset[str]
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """One strategy on several sets of modalities."""
+
+    fusion: str
+    order: tuple[str, ...]
+    """All its modalities."""
+    own: Mapping[Names, Row]
+    alone: Mapping[Names, Row]
+    """What stands for the strategy on a single modality, where it was not tried on one."""
+
+    @property
+    def rows(self) -> dict[Names, Row]:
+        """Both together."""
+        return {**self.alone, **self.own}
+
+    @property
+    def label(self) -> str:
+        """The name of the row that has every modality."""
+        return self.own[frozenset(self.order)].method
+
+    @property
+    def base(self) -> Names | None:
+        """The set that all subsets between it and the whole are known of: none, or one modality; None if neither is."""
+        bases = [frozenset[str](), *(frozenset([name]) for name in self.order)]
+        return next((base for base in bases if self._complete(base)), None)
+
+    def gains(self) -> dict[str, float]:
+        """Modality -> its exact Shapley value, of all modalities or of those beside the one that is always there."""
+        base, rows = self.base, self.rows
+        if base is None:
+            return {}
+        others = [name for name in self.order if name not in base]
+        scores = {some: rows[some | base].mean(METRIC) for some in _subsets(others) if some | base}
+        found = shapley({frozenset(): CHANCE} | scores if not base else scores)
+        return {name: found[name] for name in others}
+
+    def _complete(self, base: Names) -> bool:
+        others = [name for name in self.order if name not in base]
+        return len(others) > 1 - bool(base) and all(
+            some | base in self.rows for some in _subsets(others) if some | base
+        )
+
+
+def lattices(board: Leaderboard) -> list[Lattice]:
+    """One for each strategy that was tried on a set of several modalities and on parts of it."""
+    groups: dict[tuple[object, ...], dict[Names, Row]] = {}
+    for row in board.rows:
+        if row.modalities and not row.failed:
+            built = (row.fusion, row.attention, row.backbones, row.altered)
+            groups.setdefault(built, {}).setdefault(frozenset(row.modalities), row)
+    found = []
+    for own in groups.values():
+        whole = max(own.values(), key=lambda row: len(row.modalities))
+        if len(whole.modalities) > 1 and all(some <= set(whole.modalities) for some in own):
+            typed = [name for name in board.cohort["modalities"] if name in whole.modalities]
+            order = tuple(
+                sorted(typed, key=lambda name: -sum(name in some for some in own))
+            )  # what is always there first
+            found.append(Lattice(whole.fusion, order, own, _alone(whole, groups.values(), own)))
+    return found
+
+
+def contributions(board: Leaderboard) -> Iterator[Block]:
+    """A table of subsets for each strategy that was taken apart, and Shapley values where all subsets are known."""
+    found = lattices(board)
+    for lattice in found:
+        if len(lattice.own) >= FEWEST:
+            yield _subset_table(lattice)
+    known = [(lattice, lattice.gains()) for lattice in found if lattice.gains()]
+    if known:
+        yield Figure("shapley", _caption([lattice for lattice, _ in known]), tuple(gain_bars(*one) for one in known))
+        yield _gain_table(known)
+
+
+def gain_bars(lattice: Lattice, gains: Mapping[str, float]) -> Drawing:
+    """A bar per modality from nought to its Shapley value."""
+    left = min(max(map(reach, gains)), 110.0) + 14
+    scale = Scale(*span([0.0, *gains.values()]), left, WIDTH - 56)
+    bottom = 26 + ROW * len(gains)
+    shapes: list[Shape] = [Label(8, 14, shortened(lattice.label, 34), "start", 12.5, "ink", bold=True)]
+    for value in scale.ticks(4):
+        shapes += [Line(((scale(value), 26), (scale(value), bottom)), "rule")]
+        shapes += [Label(scale(value), bottom + 14, told(value), "middle", 10.5, "muted")]
+    for row, (name, gain) in enumerate(gains.items()):
+        y = 26 + ROW * row
+        start, end = sorted((scale(0.0), scale(gain)))
+        shapes += [Label(left - 8, y + 17, shortened(name, 16), "end"), Box(start, y + 6, end - start, 14, "accent")]
+        shapes += [Label(scale.end + 8, y + 17, signed(gain), "start", 11.5)]
+    shapes.append(Line(((scale(0.0), 26), (scale(0.0), bottom)), "ink"))
+    words = "; ".join(f"{name} {signed(gain)}" for name, gain in gains.items())
+    return Drawing.of(
+        f"shapley-{lattice.label}", f"Shapley values, {lattice.label}", words, (WIDTH, bottom + 24), shapes
+    )
+
+
+def _alone(whole: Row, groups: Iterable[Mapping[Names, Row]], own: Mapping[Names, Row]) -> dict[Names, Row]:
+    """Rows of another strategy, built alike, for the single modalities that this one has no row of its own for."""
+    missing = [frozenset([name]) for name in whole.modalities if frozenset([name]) not in own]
+    for group in groups:
+        first = next(iter(group.values()))
+        alike = (first.attention, first.backbones) == (whole.attention, whole.backbones) and not first.altered
+        if group is not own and alike and all(one in group for one in missing):
+            return {one: group[one] for one in missing}
+    return {}
+
+
+def _subsets(names: Sequence[str]) -> list[Names]:
+    return [frozenset(some) for size in range(len(names) + 1) for some in combinations(names, size)]
+
+
+def _subset_table(lattice: Lattice) -> Table:
+    whole = lattice.own[frozenset(lattice.order)]
+    rows = sorted(lattice.own.items(), key=lambda item: (len(item[0]), [name not in item[0] for name in lattice.order]))
+    return Table(
+        name=f"subsets-{lattice.label}",
+        caption=(
+            f"{lattice.fusion} on subsets of its modalities, mean over the test folds ± sample standard deviation. "
+            "Last column: against all modalities."
+        ),
+        header=("Method", *lattice.order, "ROC-AUC", "Balanced accuracy", "Difference"),
+        rows=tuple(
+            (
+                Cell(row.method),
+                *(Cell("●", 1.0) if name in some else Cell("", 0.0) for name in lattice.order),
+                _score(row, METRIC),
+                _score(row, "balanced_accuracy"),
+                Cell("") if row is whole else _gap(row.mean(METRIC) - whole.mean(METRIC)),
+            )
+            for some, row in rows
+        ),
+        sortable=True,
+    )
+
+
+def _gap(value: float) -> Cell:
+    return Cell(signed(value), value)
+
+
+def _score(row: Row, metric: str) -> Cell:
+    return Cell(f"{row.mean(metric):.3f} ± {row.std(metric):.3f}", row.mean(metric))
+
+
+def _caption(known: Sequence[Lattice]) -> str:
+    based = {base for lattice in known if (base := lattice.base)}
+    always = sorted(name for base in based for name in base)
+    empty = (
+        f"the modalities beside {listed(always)}, which is always there; the value of no further modality is "
+        f"{listed(always)} alone"
+        if based
+        else f"all modalities; the value of no modality is {CHANCE}, the ROC-AUC of chance"
+    )
+    borrowed = {row.method for lattice in known for row in lattice.alone.values()}
+    singles = f" A single modality is scored by {listed(sorted(borrowed))}." if borrowed else ""
+    return (
+        f"Exact Shapley values of mean ROC-AUC: the mean gain over every order in which modalities may be added, of "
+        f"{empty}. They describe these models on these folds; no interval is known.{singles}"
+    )
+
+
+def _gain_table(known: Sequence[tuple[Lattice, Mapping[str, float]]]) -> Table:
+    names = list(dict.fromkeys(name for _, gains in known for name in gains))
+    rows = []
+    for lattice, gains in known:
+        base = lattice.base or frozenset()
+        start = lattice.rows[base].mean(METRIC) if base else CHANCE
+        worth = (_gap(gains[name]) if name in gains else Cell("") for name in names)
+        rows.append(
+            (Cell(lattice.label), number(start), *worth, number(lattice.own[frozenset(lattice.order)].mean(METRIC)))
+        )
+    return Table(
+        "shapley", "Shapley values: they lead from the value of the empty set to that of all modalities.",
+        ("Method", "Empty set", *names, "All"), tuple(rows),
+    )  # fmt: skip

@@ -1,0 +1,186 @@
+"""The tables of scores: how well each method does, where it may stand, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from fusionbench.comparing import Estimate, Interval
+from fusionbench.leaderboard import SHOWN, Row
+from fusionbench.metrics import METRICS
+from fusionbench.report.costs import Cost, cost
+from fusionbench.report.document import Cell, Table, number
+from fusionbench.report.sources import Sources
+
+NAMES: Mapping[str, str] = {
+    "roc_auc": "ROC-AUC",
+    "balanced_accuracy": "Balanced accuracy",
+    "accuracy": "Accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "average_precision": "Average precision",
+    "brier": "Brier score",
+    "ece": "Calibration error",
+}
+"""Metric -> as a reader knows it."""
+MAIN = (*SHOWN[:2], *SHOWN[3:])
+OTHER = tuple(name for name in METRICS if name not in MAIN)
+
+
+def performance(sources: Sources) -> Table:
+    """The leaderboard: rank interval, and the metrics that are read first, with what is known of them."""
+    board, findings = sources.board, sources.board.findings
+    estimates = {e.method: e for e in findings.estimates} if findings else {}
+    printed = [
+        c for c in board.columns(MAIN) if c not in METRICS and any(board.cells(r, [c])[0] for r in sources.tested)
+    ]
+    ranks = ["Rank"] if board.standings else []
+    return Table(
+        name="leaderboard",
+        caption=_performance_caption(sources),
+        header=("Method", *ranks, *(NAMES[name] for name in MAIN), *map(_printed_name, printed)),
+        rows=tuple(
+            (
+                _method(row),
+                *([_rank(sources, row)] if ranks else []),
+                *(_score(row, name, estimates.get(row.method), sources) for name in MAIN),
+                *(Cell(board.cells(row, [column])[0]) if not row.failed else Cell("") for column in printed),
+            )
+            for row in board.rows
+        ),
+        sortable=True,
+    )
+
+
+def further(sources: Sources) -> Table:
+    """The other metrics, and what the methods cost."""
+    costs = {row.method: cost(sources, row) for row in sources.board.rows}
+    return Table(
+        name="cost",
+        caption=(
+            "Further scores, and cost. Brier score and calibration error: the lower the better. Training: mean seconds "
+            "of one fold, in brackets with the fits that the method builds on; ranking the modalities is not counted. "
+            "Inference: milliseconds per subject from preprocessed data. Memory: the most that the process or its GPU "
+            "had held, an upper bound."
+        ),
+        header=(
+            "Method",
+            *(NAMES[name] for name in OTHER),
+            "Parameters",
+            "Training, s",
+            "Inference, ms",
+            "Memory, MiB",
+        ),
+        rows=tuple(
+            (Cell(row.method), *(_plain(row, name) for name in OTHER), *_costs(costs[row.method]))
+            for row in sources.board.rows
+        ),
+        sortable=True,
+    )
+
+
+def classes_line(counts: Mapping[str, int]) -> str:
+    """Counts per class.
+
+    >>> classes_line({"HGG": 89, "LGG": 31})
+    '89 HGG, 31 LGG'
+    """
+    return ", ".join(f"{n} {name}" for name, n in counts.items())
+
+
+def readable(note: str) -> str:
+    """A note with its metrics as a reader knows them.
+
+    >>> readable("2 of 3 pairs differ in roc_auc")
+    '2 of 3 pairs differ in ROC-AUC'
+    """
+    for name, shown in NAMES.items():
+        note = note.replace(name, shown) if "_" in name else note
+    return note
+
+
+def signed(value: float) -> str:
+    """A difference with its sign.
+
+    >>> signed(0.0312), signed(-0.1)
+    ('+0.031', '−0.100')
+    """
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def measured(value: float) -> str:
+    """A time with two digits that count.
+
+    >>> measured(0.0187), measured(1.32), measured(341.2)
+    ('0.019', '1.3', '341')
+    """
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def p_text(p: float) -> str:
+    """A p-value as journals print it.
+
+    >>> p_text(0.0312), p_text(0.0001), p_text(1.0)
+    ('0.031', '<0.001', '1.000')
+    """
+    return "" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def ends(interval: Interval | tuple[float, float]) -> str:
+    """An interval as text, empty if it is not known.
+
+    >>> ends((0.701, 0.8246))
+    '0.701 to 0.825'
+    """
+    low, high = (interval.low, interval.high) if isinstance(interval, Interval) else interval
+    return "" if math.isnan(low) or math.isnan(high) else f"{low:.3f} to {high:.3f}"
+
+
+def _performance_caption(sources: Sources) -> str:
+    folds = len(next((row.scores["roc_auc"] for row in sources.tested), ()))
+    synthetic = "SYNTHETIC DATA. " if sources.synthetic else ""
+    ranks = "Rank: the places a method may have, given which differences are real. " if sources.board.standings else ""
+    several = len(sources.shown_classes) > 1
+    of = "means over the classes, each against the rest" if several else f"positive class {sources.positive}"
+    decided = "decisions for the most probable" if several else "decisions at 0.5"
+    return (
+        f"{synthetic}Methods by mean ROC-AUC over {folds} test folds, ± sample standard deviation; {of}; {decided}. "
+        f"{ranks}Below ROC-AUC a 95 % interval by patient bootstrap, below shares Wilson's; all are conditional on the "
+        "fitted models."
+    )
+
+
+def _printed_name(column: str) -> str:
+    return f"Published {NAMES[column.removeprefix('published ')].lower()}"
+
+
+def _method(row: Row) -> Cell:
+    return Cell(row.method, note="; ".join(row.marks))
+
+
+def _rank(sources: Sources, row: Row) -> Cell:
+    standing = sources.board.standings.get(row.method)
+    return Cell(standing.ranks.replace("-", "–"), standing.rank_low) if standing else Cell("")
+
+
+def _score(row: Row, name: str, estimate: Estimate | None, sources: Sources) -> Cell:
+    if row.failed:
+        return Cell("failed") if name == MAIN[0] else Cell("")
+    shown = f"{row.mean(name):.3f} ± {row.std(name):.3f}" if not math.isnan(row.std(name)) else f"{row.mean(name):.3f}"
+    interval = (estimate.bootstrap if name == MAIN[0] else estimate.shares.get(name)) if estimate else None
+    best = name == MAIN[0] and row is sources.board.rows[0]
+    return Cell(shown, row.mean(name), ends(interval) if interval else "", strong=best)
+
+
+def _plain(row: Row, name: str) -> Cell:
+    return Cell("") if row.failed else number(row.mean(name))
+
+
+def _costs(told: Cost) -> tuple[Cell, ...]:
+    own, whole = told.seconds, told.seconds_with_parents
+    several = "" if math.isnan(own) or whole - own < 0.05 * own else f" ({measured(whole)})"
+    training = Cell("") if math.isnan(own) else Cell(f"{measured(own)}{several}", whole)
+    each = told.seconds_per_subject * 1000
+    inference = Cell("") if math.isnan(each) else Cell(measured(each), each)
+    parameters = Cell("") if math.isnan(told.parameters) else Cell(f"{told.parameters:,.0f}", told.parameters)
+    return parameters, training, inference, number(told.memory_bytes / 2**20, 0)

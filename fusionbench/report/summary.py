@@ -1,0 +1,184 @@
+"""The findings in words: what a reader must know who reads no further."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+
+from fusionbench.comparing import ENOUGH_SCORES, Findings, Pair
+from fusionbench.leaderboard import Row
+from fusionbench.report.document import Line, listed
+from fusionbench.report.scores import NAMES, classes_line, p_text, signed
+from fusionbench.report.sources import Sources
+
+SAW_TEST = "selection saw the test folds"
+"""The mark of a leaderboard."""
+SHOWN_NAMES = 10
+"""More methods than that are counted instead of named."""
+
+
+def brief(sources: Sources) -> tuple[Line, ...]:
+    """Data, positive class, result, what saw test folds, and what else must be known first."""
+    return (
+        _data(sources),
+        _positive(sources),
+        Line(
+            "Result", " ".join(result(sources)), warning=bool(sources.board.findings and sources.board.findings.too_few)
+        ),
+        _saw_test(sources.board.rows),
+        *_cautions(sources),
+    )
+
+
+def result(sources: Sources) -> list[str]:
+    """Which methods differ, in sentences."""
+    findings = sources.board.findings
+    if findings is None:
+        return ["Every method failed; nothing was tested."]
+    if len(findings.estimates) == 1:
+        only = findings.estimates[0]
+        return [f"One method was tested: {named(only.method)}, mean {NAMES[findings.metric]} {only.mean:.3f}."]
+    if findings.too_few:
+        return _too_few(findings)
+    return [*_leaders(findings), *_against_single(sources, findings)]
+
+
+def _data(sources: Sources) -> Line:
+    cohort = sources.board.cohort
+    counts = f"{cohort['subjects']} subjects ({classes_line(cohort['classes'])})"
+    if sources.synthetic:
+        text = f"Synthetic: {counts} of {cohort['name']}, made by equations. The numbers say nothing about patients."
+        return Line("Data", text, warning=True)
+    return Line("Data", f"{counts} of {cohort['name']}; the reader of the data does not mark them as synthetic.")
+
+
+def _positive(sources: Sources) -> Line:
+    classes, positive = sources.shown_classes, sources.positive
+    if len(classes) == 1:
+        return Line("Positive class", f"{positive}: sensitivity is the share of {positive} that is found.")
+    of = f"{len(classes)} classes, each against the rest: scores are means over {listed(classes)}"
+    return Line("Positive class", f"{of}; the cohort would name {positive}.")
+
+
+def _too_few(findings: Findings) -> list[str]:
+    first, *others = findings.estimates
+    span = f"{others[-1].mean:.3f} to {first.mean:.3f}"
+    return [
+        f"Too few folds to separate methods: {findings.folds} fold scores each, {ENOUGH_SCORES} are needed; repeat the "
+        "cross-validation.",
+        f"All {len(findings.estimates)} methods count as tied (mean {NAMES[findings.metric]} {span}); the order of the "
+        "table is no ranking.",
+    ]
+
+
+def _leaders(findings: Findings) -> list[str]:
+    first = findings.standings[0]
+    leaders = [first.method, *first.tied_with]
+    behind = [s.method for s in findings.standings if s.method not in leaders]
+    by_all = [name for name in behind if all(_separated(findings, a, name) for a in leaders)]
+    by_some = [name for name in behind if name not in by_all]
+    return [
+        _tied(findings, leaders, everybody=not behind),
+        *([_beaten(findings, leaders, by_all)] if by_all else []),
+        *([_partly(findings, leaders, by_some)] if by_some else []),
+    ]
+
+
+def _tied(findings: Findings, leaders: Sequence[str], *, everybody: bool) -> str:
+    metric, means = NAMES[findings.metric], {e.method: e.mean for e in findings.estimates}
+    if len(leaders) == 1:
+        return f"{named(leaders[0])} is best (mean {metric} {means[leaders[0]]:.3f})."
+    low, high = min(means[name] for name in leaders), max(means[name] for name in leaders)
+    if told_apart := [(a, b) for a, b in combinations(leaders, 2) if _separated(findings, a, b)]:
+        apart = listed([f"{named(a)} beats {named(b)}" for a, b in told_apart])
+        return (
+            f"{named(leaders[0])} is tied with {_named(leaders[1:])} (mean {metric} {_span(low, high)}), but {apart}."
+        )
+    who = f"All {len(leaders)} methods" if everybody else _named(leaders)
+    return f"{who} are tied (mean {metric} {_span(low, high)}): no test tells them apart."
+
+
+def _beaten(findings: Findings, leaders: Sequence[str], beaten: Sequence[str]) -> str:
+    gaps = [abs(_pair(findings, a, b).difference) for a in leaders for b in beaten]
+    verb = "It beats" if len(leaders) == 1 else "Both beat" if len(leaders) == 2 else "Each of them beats"
+    return f"{verb} {_named(beaten)} by {_span(min(gaps), max(gaps))}."
+
+
+def _partly(findings: Findings, leaders: Sequence[str], behind: Sequence[str]) -> str:
+    parts = []
+    for name in behind:
+        better = [leader for leader in leaders if _separated(findings, leader, name)]
+        parts.append(f"{named(name)} is behind {_named(better)} only")
+    return f"{'; '.join(parts)}."
+
+
+def _against_single(sources: Sources, findings: Findings) -> Iterable[str]:
+    """The question of fusion: does the best of several modalities beat the best single one."""
+    several = {row.method for row in sources.tested if len(row.modalities) > 1}
+    single = {row.method for row in sources.tested if len(row.modalities) == 1}
+    best = next((e.method for e in findings.estimates if e.method in several), "")
+    alone = next((e.method for e in findings.estimates if e.method in single), "")
+    if best and alone:
+        pair = _pair(findings, best, alone)
+        sign = 1 if pair.a == best else -1
+        low, high = sorted((sign * pair.low, sign * pair.high))
+        verdict = "a real difference" if pair.separated else "not separated"
+        gap = signed(sign * pair.difference)
+        yield (
+            f"Best fusion against best single modality: {named(best)} minus {named(alone)} is {gap} "
+            f"(95 % interval {signed(low)} to {signed(high)}, p {_compared(pair.p_holm)} after Holm): {verdict}."
+        )
+
+
+def _compared(p: float) -> str:
+    text = p_text(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _saw_test(rows: Sequence[Row]) -> Line:
+    saw = [row.method for row in rows if SAW_TEST in row.marks]
+    if not saw:
+        return Line("Test folds", "Nothing was selected on the folds that it is tested on, as far as the run knows.")
+    others = "; the others did not" if len(saw) < len(rows) else ""
+    return Line("Test folds", f"Selection saw the test folds: {_named(saw)} — optimistic{others}.", warning=True)
+
+
+def _cautions(sources: Sources) -> Iterable[Line]:
+    marked = {mark: [row.method for row in sources.board.rows if mark in row.marks] for mark in _marks(sources)}
+    if marked:
+        told = (f"{_named(methods)}: {mark}" for mark, methods in marked.items())
+        yield Line("Marked", f"{'; '.join(told)}.", warning=True)
+    if failed := [row.method for row in sources.board.rows if row.failed]:
+        yield Line("Failed", f"{_named(failed)}; the reasons are below.", warning=True)
+
+
+def _marks(sources: Sources) -> list[str]:
+    return list(dict.fromkeys(mark for row in sources.board.rows for mark in row.marks if mark != SAW_TEST))
+
+
+def _named(names: Sequence[str]) -> str:
+    quoted = [named(name) for name in names]
+    if len(names) <= SHOWN_NAMES:
+        return listed(quoted)
+    return f"{', '.join(quoted[: SHOWN_NAMES - 1])} and {len(names) - SHOWN_NAMES + 1} others"
+
+
+def named(method: str) -> str:
+    """A method in a sentence: in quotation marks if its name has blanks or commas.
+
+    >>> named("guidance"), named("idh + tp53")
+    ('guidance', '“idh + tp53”')
+    """
+    return f"“{method}”" if {" ", ","} & set(method) else method
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.3f}" if f"{low:.3f}" == f"{high:.3f}" else f"{low:.3f} to {high:.3f}"
+
+
+def _separated(findings: Findings, a: str, b: str) -> bool:
+    return _pair(findings, a, b).separated
+
+
+def _pair(findings: Findings, a: str, b: str) -> Pair:
+    return next(pair for pair in findings.pairs if {pair.a, pair.b} == {a, b})
