@@ -14,8 +14,8 @@ import statistics
 import fusionbench
 from fusionbench import Cohort, Modality, Subject
 from fusionbench.leaderboard import Leaderboard
-from fusionbench.runs import Run
 from fusionbench.nifti import read_volume
+from fusionbench.runs import Run
 from fusionbench_plugins.extractors.radiomics import Radiomics
 
 SEEDS = (100, 101, 102, 103)

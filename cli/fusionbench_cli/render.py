@@ -206,11 +206,12 @@ def next_steps(folder: Path, store: Path, study: Study) -> None:
         say(f"\nFiles: {folder}/ (experiment.toml, ranking.csv, run.json); fits: {store}\nNext: {predict}")
         return
     say(
-        f"\nFiles: {folder}/ (leaderboard.csv, predictions.csv, ranking.csv, folds.csv, experiment.toml, run.json); "
-        f"fits: {store}"
+        f"\nFiles: {folder}/ (leaderboard.csv, predictions.csv, ranking.csv, folds.csv, history.csv, experiment.toml, "
+        f"run.json); fits: {store}"
     )
     say(
-        f"Next: fusionbench leaderboard {path} --format md\n"
+        f"Next: fusionbench report {path}\n"
+        f"      (one page: what is real, what is tied, curves, checklist)\n"
         f"      fusionbench run --config {path}/experiment.toml --out {path} --fusion NAME\n"
         f"      (adds a method to this table; `fusionbench list fusion` names them)\n"
         f"      {predict}\n"
