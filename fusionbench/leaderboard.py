@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fusionbench.csvtext import csv_text
 from fusionbench.errors import UsageError
 from fusionbench.imported import with_imported
+from fusionbench.markdown import escaped, markdown_table
 from fusionbench.metrics import METRICS
 from fusionbench.runs import Ranked, Result, Run, read_run
 
@@ -112,7 +113,7 @@ class Leaderboard:
     def read(cls, *folders: Path, imported: Mapping[str, Path] | None = None) -> Leaderboard:
         """The leaderboard of some run folders, and of predictions made elsewhere: method -> CSV."""
         names = [folder.name for folder in folders]
-        runs = [replace(read_run(f), name=f.name if names.count(f.name) == 1 else str(f)) for f in folders]
+        runs = [replace(read_run(f), name="/".join(f.absolute().parts[-names.count(f.name) :])) for f in folders]
         for method, path in (imported or {}).items():
             runs[0] = with_imported(runs[0], method, path)
         return cls.of(*runs)
@@ -159,8 +160,8 @@ class Leaderboard:
         """The table of the metrics shown, with its notes below."""
         header = ["method", *self.ranked(), *self.columns()]
         rows = [[row.method, *self.ranked(row), *self.cells(row)] for row in self.rows]
-        lines = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())]) + "\n"
+        notes = "\n".join(f"- {escaped(note)}" for note in self.notes())
+        return f"{markdown_table(header, rows)}\n\n{notes}\n"
 
     def to_json(self) -> str:
         """Everything, with the score of every fold."""

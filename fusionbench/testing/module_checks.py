@@ -247,7 +247,9 @@ def check_maps(cls: type[AttentionModule], **options: Any) -> None:
         for name, found in maps.items():
             fits = found.dim() == 5 and len(found) == len(x)
             fits = fits and all(n in (1, whole) for n, whole in zip(found.shape, x.shape, strict=True))
-            require(fits, f"map {name} is {tuple(found.shape)} for {tuple(x.shape)}: (B, C or 1, D or 1, H or 1, W or 1)")
+            require(
+                fits, f"map {name} is {tuple(found.shape)} for {tuple(x.shape)}: (B, C or 1, D or 1, H or 1, W or 1)"
+            )
             require(bool(torch.isfinite(found).all()), f"NaN or infinity in the map {name}, for {case}")
 
 
