@@ -100,6 +100,8 @@ class Recipe(_Settings):
     that can do without one."""
     augmentation: Augmentation = Augmentation()
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    """How the weights of volumes' convolutions lie in memory, and with them the features."""
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
     stages: dict[str, StageRecipe] = {}

@@ -435,7 +435,7 @@ def _fit_recipe(method: Method, trains: bool) -> dict[str, Any]:
     """What of the recipe may change this fit: not the training of a strategy that trains nothing, for example."""
     recipe = method.experiment.recipe.model_dump(exclude={"epochs", "learning_rate", "weight_decay", "stages"})
     if not any(modality.kind == "image" for modality in method.modalities):
-        del recipe["augmentation"]
+        del recipe["augmentation"], recipe["memory_format"]
     if not method.hides_modalities:
         del recipe["modality_dropout"]
     if not trains:

@@ -114,7 +114,16 @@ def build_strategy(fit: Fit, registry: Registry) -> FusionStrategy:
     component = registry.get("fusion", fit.fusion.name)
     with seeded(derive_seed(fit.base_seed, "weights")):
         strategy: FusionStrategy = component.make(parts_of(fit, registry), options=fit.fusion.options)
+    if fit.recipe.get("memory_format") == "channels_last":
+        _channels_last(strategy)
     return strategy
+
+
+def _channels_last(model: nn.Module) -> None:
+    """Lay out the weights of 3-D convolutions with their channels last; kernels follow the weights."""
+    for parameter in model.parameters():
+        if parameter.dim() == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 def parts_of(fit: Fit, registry: Registry) -> Parts:

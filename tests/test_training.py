@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,18 @@ import torch
 from conftest import comparison
 from torch import Tensor, nn
 
-from fusionbench import Cohort, FusionStrategy, Parts, Stage, Store, Study, load_registry, open_study, plan
+from fusionbench import (
+    Cohort,
+    FusionStrategy,
+    Parts,
+    Stage,
+    Store,
+    Study,
+    load_comparison,
+    load_registry,
+    open_study,
+    plan,
+)
 from fusionbench.batches import Batches, chunks
 from fusionbench.components import classification_loss
 from fusionbench.devices import resolve_device, resolve_precision
@@ -213,3 +225,27 @@ def test_device_and_precision_are_chosen_once() -> None:
     assert resolve_precision("auto", "cpu", {"image"}) == "32"
     assert resolve_precision("auto", "mps", {"image"}) == "32"
     assert resolve_precision("16", "cpu", {"image"}) == "16"
+
+
+def test_with_channels_last_an_image_network_is_laid_out_so_and_predicts_the_same(tmp_path: Path) -> None:
+    study = open_study(
+        load_comparison("demo", {"fusion": ["pixel"], "baselines": [], "options": {"phantom": {"subjects": 16}}})
+    )
+    fit = plan(study).jobs[0].fit
+    other = replace(fit, recipe={**fit.recipe, "memory_format": "channels_last"})
+    assert other.key != fit.key
+    plain, last = (build_strategy(one, study.registry).eval() for one in (fit, other))
+    weights = [parameter for parameter in last.parameters() if parameter.dim() == 5 and parameter.shape[2:].numel() > 1]
+    assert weights
+    assert all(weight.is_contiguous(memory_format=torch.channels_last_3d) for weight in weights)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(plain.parameters(), last.parameters(), strict=True))
+    inputs = {modality.name: torch.rand(2, 1, 6, 20, 20) for modality in fit.modalities}
+    torch.testing.assert_close(last(inputs), plain(inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_the_memory_format_is_no_part_of_a_fit_on_tables(cohort: Cohort) -> None:
+    keys = {
+        job_of(open_study(comparison(recipe={"memory_format": layout}), cohort=cohort)).key
+        for layout in ("contiguous", "channels_last")
+    }
+    assert len(keys) == 1
