@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         present,
         where_present,
     )
+    from fusionbench.csvtext import csv_text
     from fusionbench.engine import run
     from fusionbench.errors import CohortError, FusionBenchError, nearest, summary
     from fusionbench.experiment import Comparison, Experiment, load_comparison
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "atomic": ("atomic_folder",),
+    "csvtext": ("csv_text",),
     "cohorts": ("Cohort", "CohortReader", "Modality", "Proposal", "Subject"),
     "components": (
         "OUTLINE",
@@ -129,6 +131,7 @@ __all__ = [
     "atomic_folder",
     "compose",
     "copy_equal_shapes",
+    "csv_text",
     "data_home",
     "hookimpl",
     "load_comparison",

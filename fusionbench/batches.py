@@ -40,21 +40,21 @@ class Batches:
         self.watch = watch
         self.modalities = tuple(modality.name for modality in fit.modalities)
         self.class_number = {name: number for number, name in enumerate(fit.classes)} | {"": UNKNOWN}
-        labels = [fit.labels[id] for id in fit.split.training]
+        labels = [fit.labels[id] for id in fit.learners]
         self.class_weights = torch.tensor(class_weights(labels, fit.classes, fit.recipe["class_weights"]))
         self.given = {role: _by_subject(predictions) for role, predictions in (given or {}).items()}
         self.allowed = frozenset((*fit.split.training, *fit.split.test))
 
     def training(self, stage: str, epoch: int, *, inputs: bool = True) -> Iterator[Batch]:
         """The training part once: in the order and with the augmentation of this stage and epoch; or without inputs."""
-        ids = self.fit.split.training
+        ids = self.fit.learners
         generator = torch.Generator().manual_seed(derive_seed(self.fit.base_seed, "order", stage, epoch))
         order = torch.randperm(len(ids), generator=generator).tolist()
         for some in chunks([ids[index] for index in order], self.fit.stages[stage]["batch_size"]):
             with self.watch("read"):
                 batch = self.batch(some, given=self.given, inputs=inputs)
             with self.watch("augment"):
-                batch = self._for_training(batch, stage, epoch) if inputs else batch
+                batch = self._for_training(batch, stage, epoch) if inputs else self._hidden(batch, stage, epoch)
             yield batch
 
     def in_order(self, ids: Sequence[str], *, given: bool = False) -> Iterator[Batch]:
@@ -110,6 +110,7 @@ class Batches:
         inputs = {
             name: batch.inputs[name] * kept[:, index, None, None, None, None]
             for index, name in enumerate(self.modalities)
+            if name in batch.inputs
         }
         present = {name: kept[:, index] for index, name in enumerate(self.modalities)}
         return replace(batch, inputs=inputs, present=present)

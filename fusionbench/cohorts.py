@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -161,7 +162,9 @@ class Proposal:
     guesses: tuple[str, ...] = ()
     """What was guessed or is still to be filled in, one line each."""
     subjects: int = 0
-    """How many it would read: the reader with most is proposed first."""
+    """How many it would read."""
+    labelled: bool = True
+    """Whether it found their labels; a reader that did, and needs no file written, is proposed first."""
 
 
 def completed(cohort: Cohort, modalities: tuple[str, ...], missing: str) -> Cohort:
@@ -191,6 +194,20 @@ def completed(cohort: Cohort, modalities: tuple[str, ...], missing: str) -> Coho
         raise CohortError(f"{cohort.name}: nobody has {', '.join(modalities)}: compare fewer --modalities")
     notes = cohort.notes if note in cohort.notes else (*cohort.notes, note)
     return replace(cohort, subjects=left, notes=notes)
+
+
+def alike_ids(subjects: Iterable[Subject]) -> list[str]:
+    """A note if ids differ in nothing but case, blanks or zeros that a spreadsheet drops: one subject, perhaps.
+
+    >>> alike_ids([Subject("01", "a"), Subject("1.0", "b"), Subject("2", "b")])
+    ["ids that differ only in case, blanks or zeros are different subjects: '01' and '1.0'"]
+    """
+    found: dict[str, list[str]] = {}
+    for subject in subjects:
+        found.setdefault(_plain(subject.id), []).append(repr(subject.id))
+    told = [summary(ids, " and ", 4) for ids in found.values() if len(ids) > 1]
+    note = f"ids that differ only in case, blanks or zeros are different subjects: {summary(told, '; ', 4)}"
+    return [note] if told else []
 
 
 class CohortReader(ABC):
@@ -233,7 +250,7 @@ def class_weights(labels: Iterable[str], classes: tuple[str, ...], scheme: str) 
     counted = Counter(labels)
     sizes = [counted[name] for name in classes]
     total = sum(sizes)
-    if scheme == "none":
+    if scheme == "none" or not total:
         return tuple(1.0 for _ in classes)
     if scheme == "inverse":
         present = sum(size > 0 for size in sizes)
@@ -248,6 +265,12 @@ def file_digest(path: Path) -> str:
         return _file_digest(path.resolve(), state.st_ino, state.st_size, state.st_mtime_ns)
     except OSError as error:
         raise CohortError(f"cannot read {path.name}: {error.strerror}") from None
+
+
+def _plain(id: str) -> str:
+    """An id without case, blanks, the zeros before a number, and `.0` at its end."""
+    text = "".join(id.casefold().split())
+    return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"\.0+$", "", text))
 
 
 @lru_cache(maxsize=100_000)

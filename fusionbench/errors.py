@@ -7,6 +7,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from traceback import extract_tb
 
+SHOWN = 8
+"""Faults that one line tells; of more it tells how many."""
+
 
 class FusionBenchError(Exception):
     """What went wrong and how to mend it, in one line; the command line prints it and exits with 2."""
@@ -31,7 +34,8 @@ class CohortError(FusionBenchError, ValueError):
         >>> str(CohortError.of("brats2018", ["'a' has no label", "'b' has no label"]))
         "brats2018: 'a' has no label; 'b' has no label"
         """
-        return cls(f"{name}: {summary(faults)}", faults)
+        rest = "; `fusionbench data check` lists them all" if len(faults) > SHOWN else ""
+        return cls(f"{name}: {summary(faults)}{rest}", faults)
 
 
 class PluginError(FusionBenchError, RuntimeError):
@@ -59,7 +63,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{hint} are {summary(names, ', ', 12) or 'none'}"
 
 
-def summary(faults: Sequence[str], separator: str = "; ", shown: int = 8) -> str:
+def summary(faults: Sequence[str], separator: str = "; ", shown: int = SHOWN) -> str:
     """Some faults in one line: the first few, and how many more.
 
     >>> summary(["a is bad", "b is bad", "c is bad"], shown=2)

@@ -89,7 +89,7 @@ def _record(run: TrainedRun, key: str, fit: Fit) -> dict[str, Any]:
     return {
         "key": key,
         "fit": without_places({**record["fit"], **nobody}),
-        "detached": {"trained_seed": fit.base_seed, "told_presence": fit.masks},
+        "detached": {"trained_seed": fit.base_seed, "told_presence": fit.masks, "never_seen": fit.unseen},
         "pretrained": record["pretrained"],
         "parameters": record["parameters"],
     }

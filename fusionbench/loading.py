@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -26,11 +26,18 @@ class Detached(Fit):
     trained_seed: int
     told_presence: bool
     """Whether it was told in training who has which modality."""
+    never_seen: tuple[str, ...]
+    """The modalities that nobody had whom it was trained on."""
 
     @property
     def base_seed(self) -> int:
         """The seed of the fit as it was trained."""
         return self.trained_seed
+
+    @property
+    def unseen(self) -> tuple[str, ...]:  # type: ignore[override]  # there is nobody to find it by
+        """The modalities that nobody had whom it was trained on."""
+        return tuple(self.never_seen)
 
     @property
     def masks(self) -> bool:
@@ -82,11 +89,18 @@ def detach(fit: Fit, subjects: Iterable[Subject], registry: Registry, **recipe: 
         "split": Split((), tuple(subject.id for subject in asked)),
         "labels": {subject.id: subject.label for subject in asked},
         "digests": {},
-        "absent": {subject.id: lacks for subject in asked if (lacks := subject.lacks(names))},
+        "absent": {subject.id: lacks for subject in asked if (lacks := _lacks(subject, names, fit))},
         "features": _as_it_is_now(fit.features, registry),
         "recipe": {**fit.recipe, **recipe, "class_weights": "none"},  # there is nobody to count
     }
-    return Detached(**{**_values(fit), **changed}, trained_seed=fit.base_seed, told_presence=fit.masks)
+    return Detached(
+        **{**_values(fit), **changed}, trained_seed=fit.base_seed, told_presence=fit.masks, never_seen=fit.unseen
+    )
+
+
+def _lacks(subject: Subject, names: Sequence[str], fit: Fit) -> tuple[str, ...]:
+    """The modalities of which the fit learns nothing of a subject."""
+    return tuple(name for name in names if name in fit.unseen or not subject.has(name))
 
 
 def changed_code(fits: Iterable[Fit], registry: Registry) -> list[str]:

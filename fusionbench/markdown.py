@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from fusionbench.errors import one_line
+
+SPECIAL = re.compile(r"[\\`*\[\]|#~!]|(?<![^\W_])_|_(?![^\W_])")
+"""What Markdown would interpret; an underscore inside a word it does not."""
 
 
 def escaped(text: str) -> str:
@@ -13,7 +17,7 @@ def escaped(text: str) -> str:
     >>> escaped("<b>|*x*")
     '&lt;b&gt;\\|\\*x\\*'
     """
-    shown = "".join(f"\\{c}" if c in r"\`*_[]|#~!" else c for c in one_line(text))
+    shown = SPECIAL.sub(r"\\\g<0>", one_line(text))
     return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("://", "&#58;//")
 
 

@@ -70,9 +70,9 @@ def resolve_options(component: type, given: Mapping[str, Any]) -> dict[str, Any]
     for unknown in set(given) - {option.name for option in options}:
         raise UsageError(f"{name} has no option {unknown!r}: {nearest(unknown, [option.name for option in options])}")
     fields: dict[str, Any] = {option.name: (option.annotation, option.default) for option in options}
-    model = pydantic.create_model(
-        "Options", __config__=pydantic.ConfigDict(validate_default=True, allow_inf_nan=False), **fields
-    )
+    # a number where text is meant is text: nobody writes quotes around the 1 of --set READER.positive_class=1
+    rules = pydantic.ConfigDict(validate_default=True, allow_inf_nan=False, coerce_numbers_to_str=True)
+    model = pydantic.create_model("Options", __config__=rules, **fields)
     try:
         return dict(model(**given).model_dump())
     except pydantic.ValidationError as error:

@@ -6,14 +6,14 @@ so strategies, experiments and runs that ask for the same fit train it once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fusionbench.cohorts import Modality, file_digest
+from fusionbench.cohorts import Modality, Subject, file_digest
 from fusionbench.errors import CohortError, FusionBenchError, PluginError, UsageError, describe
 from fusionbench.experiment import Experiment
 from fusionbench.folds import Fold, Split, draw_splits
@@ -85,7 +85,8 @@ class Fit:
     digests: Mapping[str, tuple[str, ...]]
     """Subject -> the SHA-256 of the content of each modality, and of the segmentation if it is read."""
     absent: Mapping[str, tuple[str, ...]]
-    """Subject -> the modalities that it lacks, for those that lack some."""
+    """Subject -> the modalities that it lacks, for those that lack some. What nobody of the training part has is
+    lacking in the test part too: the model knows nothing of it."""
     preprocessing: Mapping[str, Any]
     recipe: Mapping[str, Any]
     stages: Mapping[str, Mapping[str, Any]]
@@ -133,6 +134,17 @@ class Fit:
         """What every seed of the fit derives from; no name is in it, so a renamed plugin predicts the same."""
         return derive_seed(self.seed, self.split.training, [modality.name for modality in self.modalities])
 
+    @cached_property
+    def learners(self) -> tuple[str, ...]:
+        """Those of the training part who have any of the modalities: the others teach nothing."""
+        names = {modality.name for modality in self.modalities}
+        return tuple(id for id in self.split.training if names - {*self.absent.get(id, ())})
+
+    @cached_property
+    def unseen(self) -> tuple[str, ...]:
+        """The modalities that nobody of the training part has."""
+        return _unseen([modality.name for modality in self.modalities], self.split.training, self.absent)
+
     @property
     def masks(self) -> bool:
         """Whether the strategy is told which modalities each subject has."""
@@ -142,7 +154,7 @@ class Fit:
     def work(self) -> int:
         """Subjects times epochs, for an estimate of the time left."""
         epochs: int = sum(stage["epochs"] for stage in self.stages.values())
-        return len(self.split.training) * epochs * len(self.modalities) + len(self.split.test)
+        return len(self.learners) * epochs * len(self.modalities) + len(self.split.test)
 
 
 @dataclass(frozen=True)
@@ -341,7 +353,7 @@ class Planner:
             split=split,
             labels={subject.id: subject.label for subject in subjects},
             digests={s.id: (*map(s.digest, looked_at), *([s.seg_digest] * (outlines != "none"))) for s in subjects},
-            absent={subject.id: lacks for subject in subjects if (lacks := subject.lacks(modalities))},
+            absent=_absent(subjects, split, modalities),
             preprocessing=_preprocessing(experiment, method.modalities),
             recipe=_fit_recipe(method, bool(names)),
             stages={name: experiment.recipe.stage(name) for name in names},
@@ -411,6 +423,21 @@ def runtime() -> Mapping[str, str]:
     folder = Path(__file__).parent
     sources = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in NUMERICS}
     return {"core": content_digest(sources)} | {name: version(name) for name in LIBRARIES}
+
+
+def _absent(subjects: Sequence[Subject], split: Split, modalities: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    lacks = {subject.id: subject.lacks(modalities) for subject in subjects}
+    unseen = _unseen(modalities, split.training, lacks)
+    known = {id: tuple(name for name in modalities if name in (*names, *unseen)) for id, names in lacks.items()}
+    return {id: names for id, names in known.items() if names}
+
+
+def _unseen(
+    modalities: Sequence[str], training: Sequence[str], absent: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    if not training or not absent:
+        return ()
+    return tuple(name for name in modalities if all(name in absent.get(id, ()) for id in training))
 
 
 def _trained_by(experiment: Experiment) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import pluggy
 
 from fusionbench import hooks
-from fusionbench.cohorts import Cohort, CohortReader
+from fusionbench.cohorts import Cohort, CohortReader, alike_ids
 from fusionbench.errors import PluginError, UsageError, nearest
 from fusionbench.options import Option, declared_options, resolve_options
 from fusionbench.source import source_digest
@@ -205,7 +205,8 @@ def read_cohort(reader: str, path: Path | None = None, home: Path | None = None,
     place = path or instance.location(home or data_home())
     if place is None:
         raise UsageError(f"cohort {reader} needs the place of the data: give --data PATH")
-    return instance.read(Path(place).expanduser())
+    cohort = instance.read(Path(place).expanduser())
+    return replace(cohort, notes=(*cohort.notes, *alike_ids(cohort.subjects)))
 
 
 def distribution_version(name: str) -> str:

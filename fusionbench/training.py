@@ -176,11 +176,11 @@ def train(
             optimizer.load_state_dict(resumed["optimizer"])
             fabric.strategy.precision.load_state_dict(resumed["precision"])
             start = resumed["epoch"] + 1
-        epochs = fit.stages[stage.name]["epochs"]
+        epochs = fit.stages[stage.name]["epochs"] if fit.learners else 0
         for epoch in range(start, epochs):
             loss = train_epoch(model, stage, epoch, epochs, fit, batches, fabric, optimizer)
             history.append({"stage": stage.name, "epoch": epoch, "loss": loss})
-            work = len(fit.split.training) * len(fit.modalities)
+            work = len(fit.learners) * len(fit.modalities)
             report(Progress(fit.key, stage.name, epoch, epochs, loss, work))
             if time.monotonic() - saved >= place.checkpoint_seconds:
                 checkpoint.save(
@@ -341,17 +341,39 @@ def begin(model: FusionStrategy, fit: Fit, batches: Batches, store: Store) -> No
     with seeded(derive_seed(fit.base_seed, "begin")), torch.no_grad():
         for backbone in model.modules():
             if isinstance(backbone, Backbone) and backbone.needs_statistics:
-                training = batches.in_order(fit.split.training)
-                rows = (_of_those_who_have(batch, backbone.modalities) for batch in training)
-                backbone.fit_statistics(some for some in rows if len(some))
+                _fit_statistics(backbone, lambda: batches.in_order(fit.learners))
         weights = {parent.role: store.weights(parent.keys[0]) for parent in fit.parents if parent.use == "weights"}
-        model.begin(Context(weights, lambda: batches.in_order(fit.split.training, given=True)))
+        model.begin(Context(weights, lambda: batches.in_order(fit.learners, given=True)))
 
 
-def _of_those_who_have(batch: Batch, modalities: Sequence[str]) -> Tensor:
-    """These modalities stacked as channels, (b, sum of C, D, H, W), of the subjects that have them all."""
-    stacked = torch.cat([batch.inputs[name] for name in modalities], 1)
-    return stacked[torch.stack([batch.present[name] for name in modalities]).all(0)]
+def _fit_statistics(backbone: Backbone, training: Callable[[], Iterator[Batch]]) -> None:
+    """From those who have its modality; of several stacked ones, what a subject lacks counts as the others' mean.
+
+    Not at all if nobody has any.
+    """
+    names = backbone.modalities
+    if len(names) == 1:
+        parts = [batch.inputs[names[0]][batch.present[names[0]]] for batch in training()]
+    else:
+        typical = {name: _mean_of(name, training()) for name in names}
+        parts = [torch.cat([_filled(batch, name, typical[name]) for name in names], 1) for batch in training()]
+    if any(len(part) for part in parts):
+        backbone.fit_statistics(part for part in parts if len(part))
+
+
+def _mean_of(modality: str, training: Iterator[Batch]) -> Tensor | float:
+    """(C, D, H, W) over those who have the modality; 0 if nobody has it."""
+    total, count = 0.0, 0
+    for batch in training:
+        rows = batch.inputs[modality][batch.present[modality]]
+        total, count = total + rows.double().sum(0), count + len(rows)
+    return total / count if count else 0.0
+
+
+def _filled(batch: Batch, modality: str, typical: Tensor | float) -> Tensor:
+    """(B, C, D, H, W) with something typical where the modality is missing."""
+    x, here = batch.inputs[modality], batch.present[modality][:, None, None, None, None]
+    return torch.where(here, x, torch.as_tensor(typical).to(x))
 
 
 def _out_of_fold(fit: Fit, store: Store) -> dict[str, Predictions]:

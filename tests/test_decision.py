@@ -78,7 +78,8 @@ def given_batch(modalities: tuple[str, ...] = IMAGES, subjects: int = 5) -> Batc
     labels = torch.arange(subjects) % 2
     ids = tuple(f"s{n}" for n in range(subjects))
     given = {name: torch.randn(subjects, 2).softmax(1) for name in modalities}
-    return Batch(ids, {}, labels, torch.tensor([0.2632, 0.7368])[labels], given=given)
+    here = {name: torch.ones(subjects, dtype=torch.bool) for name in modalities}
+    return Batch(ids, {}, labels, torch.tensor([0.2632, 0.7368])[labels], here, given=given)
 
 
 # The equations

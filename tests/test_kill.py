@@ -27,7 +27,8 @@ def command(data: Path, place: Path) -> list[str]:
 
 def keys(place: Path) -> dict[str, int]:
     """The finished fits, and when their record was written."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in (place / "store" / "fits").rglob("job.json")}
+    records = (place / "store" / "fits").glob("*/[!.]*/job.json")  # not those half written
+    return {path.parent.name: path.stat().st_mtime_ns for path in records}
 
 
 def kill_at_moments(tmp_path: Path, moments: int, seed: int) -> None:

@@ -29,6 +29,7 @@ from fusionbench.batches import Batches, keep
 from fusionbench.cohorts import completed
 from fusionbench.components import FeatureSpec, presence
 from fusionbench.errors import CohortError, UsageError
+from fusionbench.planning import Fit
 from fusionbench.subsets import by_available
 from fusionbench.testing.toys import Toy
 from fusionbench.volumes import Volumes
@@ -102,6 +103,10 @@ def test_a_strategy_that_needs_everything_is_refused_by_name() -> None:
 
 def batches_of(study: Study, fusion: str) -> Batches:
     (fit, *_) = [job.fit for job in plan(study).jobs if job.fit.fusion.name == fusion]
+    return batches_of_fit(study, fit)
+
+
+def batches_of_fit(study: Study, fit: Fit) -> Batches:
     return Batches(fit, Volumes(study.cohort, study.comparison.preprocessing, Path()), torch.device("cpu"))
 
 
@@ -254,6 +259,68 @@ def test_every_strategy_that_says_so_trains_and_predicts_with_gaps(store: Store)
         assert len(Predictions.joined(parts, ("HGG", "LGG")).ids) == 36
     alone = {r.method: r.predictions for r in result.results if r.predictions and "s00" in r.predictions.ids}["a"]
     assert alone.probabilities[alone.ids.index("s00")].tolist() == [0.5, 0.5]
+
+
+def test_a_table_that_nobody_of_a_training_part_has_says_nothing(store: Store) -> None:
+    cohort = gappy({n: ("b",) for n in range(36) if n % 4})  # b at site-0 alone
+    sited = [replace(s, site=f"site-{n % 4}") for n, s in enumerate(cohort.subjects)]
+    asked = comparison(
+        fusion=["logistic", "feature", "ensemble", "decision", "pixel", "guidance"],
+        baselines=["unimodal"],
+        missing="mask",
+        protocol={"folds_by": "site", "inner_folds": 2},
+    )
+    study = open_study(asked, cohort=replace(cohort, subjects=tuple(sited)))
+    fits = [job.fit for job in plan(study).jobs if [m.name for m in job.fit.modalities] == ["b"]]
+    blind = [fit for fit in fits if fit.unseen]
+    assert blind
+    assert all(not fit.learners and all(fit.absent[id] == ("b",) for id in fit.split.test) for fit in blind)
+    outcome = run(study, store)
+    assert not outcome.failed
+    result = Run.of(outcome)
+    said = {r.fold: r.predictions for r in result.results if r.method == "b"}[0]
+    assert said is not None
+    assert (said.probabilities == 0.5).all()  # tested at the only site that has b
+    assert "answered by chance" in result.facts["methods"]["b"]["remarks"]
+
+
+def test_only_those_who_have_something_teach_and_are_counted() -> None:
+    cohort = gappy({n: ("a",) for n in range(0, 30, 3)})  # most of the LGG
+    study = open_study(comparison(fusion=["unimodal"], baselines=[], missing="mask"), cohort=cohort)
+    fit = next(job.fit for job in plan(study).jobs if job.fit.modalities[0].name == "a")
+    batches = batches_of_fit(study, fit)
+    seen = [id for batch in batches.training("fit", 0) for id in batch.ids]
+    assert sorted(seen) == sorted(fit.learners)
+    assert all(study.cohort.subject(id).has("a") for id in seen)
+    assert len(seen) < len(fit.split.training)
+    labels = [fit.labels[id] for id in fit.learners]
+    expected = [1 - labels.count(name) / len(labels) for name in fit.classes]
+    assert batches.class_weights.tolist() == pytest.approx(expected)
+
+
+def test_pixel_puts_a_missing_table_at_the_mean_of_the_others(store: Store) -> None:
+    far = gappy()
+    moved = [replace(s, features={n: tuple(100 + x for x in row) for n, row in s.features.items()}) for s in far.subjects]
+    asked = comparison(fusion=["pixel"], baselines=[], missing="mask", recipe={"epochs": 0})
+    study = open_study(asked, cohort=replace(far, subjects=tuple(moved)))
+    run(study, store)
+    for job in plan(study).jobs:
+        weights, rows = store.weights(job.key), [study.cohort.subject(id) for id in job.fit.split.training]
+        order = [modality.name for modality in job.fit.modalities]
+        expected = np.concatenate([np.mean([s.features[n] for s in rows if s.has(n)], axis=0) for n in order])
+        assert np.allclose(weights["typical"], expected, atol=1e-4)
+        assert np.allclose(weights["backbone.mean"], expected, atol=1e-4)
+        assert weights["backbone.std"].max() < 3
+
+
+def test_modality_dropout_reaches_what_is_stacked(store: Store) -> None:
+    def weights(share: float) -> Tensor:
+        study = masked_study("decision", recipe={"epochs": 2, "modality_dropout": share})
+        run(study, store)
+        job = next(job for job in plan(study).jobs if job.fit.fusion.name == "decision")
+        return store.weights(job.key)["meta.1.weight"]
+
+    assert not torch.equal(weights(0.0), weights(0.5))
 
 
 def test_scores_by_what_subjects_have(store: Store) -> None:

@@ -167,7 +167,7 @@ class Bids(CohortReader):
             *([f"to be mended: {summary(faults, shown=3)}"] if faults else []),
         ]
         settings = [proposals.setting("bids.label", label)] if label not in ("", "label") else []
-        return Proposal(tuple(settings), {}, tuple(guesses), len(imaged))
+        return Proposal(tuple(settings), {}, tuple(guesses), len(imaged), labelled=bool(label))
 
     def _scans(self, root: Path) -> tuple[dict[str, Scan], list[str]]:
         """Subject -> its files, and names that do not go with their folder."""

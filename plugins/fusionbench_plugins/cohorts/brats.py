@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from fusionbench import Cohort, CohortError, CohortReader, Modality, Proposal, Subject, hookimpl, nearest
+from fusionbench import Cohort, CohortError, CohortReader, Modality, Proposal, Subject, csv_text, hookimpl, nearest
 from fusionbench_plugins.cohorts.reading import proposals
-from fusionbench_plugins.cohorts.reading.cells import read_cells
+from fusionbench_plugins.cohorts.reading.cells import absent_columns, read_cells
 
 MODALITIES = ("t1ce", "t2", "flair", "t1")
 """The names of 2018, in the order in which a cohort has them."""
@@ -99,7 +99,7 @@ class Brats(CohortReader):
     def read_new(self, path: Path, classes: tuple[str, ...], positive_class: str) -> Cohort:
         """Every subject folder, or the one that is given, with its label where the layout tells it."""
         _check_folder(path)
-        listing = self._listing(path) if self._tells(path) else Listing([])
+        listing = self._told(path)
         known = {case.folder: case for case in listing.cases}
         folders = [path] if _images(path) else [f for f in _subject_folders(path).values() if _images(f)]
         cases = [known.get(folder, Case(folder, "")) for folder in folders]
@@ -124,19 +124,18 @@ class Brats(CohortReader):
             return Proposal((), {}, (f"grades from {MAPPING}",), len(names))
         return _proposed_table(path, names) or _proposed_labels(path, names)
 
-    def _tells(self, root: Path) -> bool:
-        """Whether a table or folders say which label a subject has."""
-        places = [MAPPING, *([self.labels] if self.labels else [])]
-        return any((root / label).is_dir() for label in self.classes) or any((root / p).is_file() for p in places)
+    def _told(self, root: Path) -> Listing:
+        """What is said of subjects who need no label: by the table if it is there, by folders, by nothing."""
+        if self.labels and (root / self.labels).is_file():
+            return self._labelled(root)
+        return self._graded(root) or Listing([])
 
     def _listing(self, root: Path) -> Listing:
         """The cases of the first layout that fits: a table that was asked for, one folder per class, a name mapping."""
         if self.labels:
             return self._labelled(root)
-        if any((root / label).is_dir() for label in self.classes):
-            return Listing([Case(folder, label) for label in self.classes for folder in _folders(root / label)])
-        if (root / MAPPING).is_file():
-            return _mapped(root)
+        if graded := self._graded(root):
+            return graded
         if _with_images(root):
             raise CohortError(
                 f"{root.name} says nowhere which grade a subject has: write a CSV with the columns "
@@ -147,6 +146,12 @@ class Brats(CohortReader):
             f"{root.name} holds no subjects: looked for {wanted}, {MAPPING} and folders with "
             "*_t1ce.nii.gz or *-t1c.nii.gz; give the folder right above them"
         )
+
+    def _graded(self, root: Path) -> Listing | None:
+        """The cases as one folder per class, or a name mapping, tells them; None if neither is there."""
+        if any((root / label).is_dir() for label in self.classes):
+            return Listing([Case(folder, label) for label in self.classes for folder in _folders(root / label)])
+        return _mapped(root) if (root / MAPPING).is_file() else None
 
     def _labelled(self, root: Path) -> Listing:
         """The cases that the CSV of labels names; a folder that it does not name is left out and noted."""
@@ -299,11 +304,8 @@ def _meant(id: str, folders: Mapping[str, Path], numbers: Mapping[int, list[Path
 def _table(path: Path, columns: Sequence[str], mend: str = "") -> list[dict[str, str]]:
     """The rows of a CSV that must have these columns; every cell as text, as it stands."""
     cells = read_cells(path)
-    for column in columns:
-        if column not in cells.columns:
-            raise CohortError(f"{path.name} has no column {column!r}; its columns are {', '.join(cells.columns)}{mend}")
-    if cells.empty:
-        raise CohortError(f"{path.name} has no rows; its columns are {', '.join(cells.columns)}")
+    if absent := absent_columns(columns, cells):
+        raise CohortError(f"{path.name} has {absent}{mend}")
     return [{str(name): str(cell) for name, cell in row.items()} for row in cells.to_dict("records")]
 
 
@@ -336,7 +338,7 @@ def _proposed_table(root: Path, names: Sequence[str]) -> Proposal | None:
         return None
     table = read_cells(file)
     label = proposals.likely([column for column in table.columns if column != subject], proposals.LABELS)
-    classes, positive = proposals.classes_of(table[label]) if label else ((), "")
+    classes, positive, why = proposals.classes_of(table[label]) if label else ((), "", "")
     options = {"labels": file.name, "subject": subject, "label": label}
     ordinary = {"subject": "subject", "label": "label"}
     settings = [proposals.setting(f"brats.{n}", v) for n, v in options.items() if v and ordinary.get(n) != v]
@@ -344,9 +346,9 @@ def _proposed_table(root: Path, names: Sequence[str]) -> Proposal | None:
         settings += [proposals.setting("brats.classes", classes), proposals.setting("brats.positive_class", positive)]
     guesses = [f"{file.name} names {found} subjects in its column {subject!r}"]
     guesses.append(f"labels in its column {label!r}" if label else "none of its columns is called like labels")
-    guesses += [f"positive class {positive}, the smaller one"] if classes and classes != ("HGG", "LGG") else []
+    guesses += [f"positive class {positive}, {why}"] if classes and classes != ("HGG", "LGG") else []
     guesses += ["its labels are to be filled in"] if label and not classes else []
-    return Proposal(tuple(settings), {}, tuple(guesses), len(names))
+    return Proposal(tuple(settings), {}, tuple(guesses), len(names), labelled=bool(classes))
 
 
 def _proposed_labels(root: Path, names: Sequence[str]) -> Proposal:
@@ -354,9 +356,9 @@ def _proposed_labels(root: Path, names: Sequence[str]) -> Proposal:
     free = next(
         name for name in ("labels.csv", *(f"labels-{n}.csv" for n in range(2, 1000))) if not (root / name).exists()
     )
-    text = proposals.csv_text(("subject", "label"), [(name, "") for name in names])
+    text = csv_text(("subject", "label"), [(name, "") for name in names])
     guesses = (f"nothing tells the grades: fill in the column label of {free} with HGG or LGG, or set brats.classes",)
-    return Proposal((proposals.setting("brats.labels", free),), {free: text}, guesses, len(names))
+    return Proposal((proposals.setting("brats.labels", free),), {free: text}, guesses, len(names), labelled=False)
 
 
 @hookimpl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from fusionbench import Cohort, CohortReader, atomic_folder, hookimpl, read_cohort
+from fusionbench import Cohort, CohortReader, atomic_folder, hookimpl, load_registry, read_cohort
 from fusionbench_plugins.cohorts.glioma_phantom.recipe import MODALITIES, Recipe
 from fusionbench_plugins.cohorts.phantom_collection.knobs import Collection
 
@@ -55,6 +55,11 @@ class Phantom(CohortReader):
         check_collected(self.collection, self.recipe, path)
         cohort: Cohort = read_cohort("brats", path, labels=LABELS if self.collection.sites > 1 else "")
         return cohort
+
+    def read_new(self, path: Path, classes: tuple[str, ...], positive_class: str) -> Cohort:
+        """Whatever lies there in the layout of BraTS, phantoms of other options too; nothing is written."""
+        reader: CohortReader = load_registry().get("cohort", "brats").make(options={})
+        return reader.read_new(path, classes, positive_class)
 
 
 @hookimpl

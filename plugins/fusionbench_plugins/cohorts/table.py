@@ -74,7 +74,7 @@ class Table(CohortReader):
         tables = self._tables(path)
         truth = tables.truth
         if truth is None:
-            raise CohortError(f"{self.labels} does not exist; write it or correct its name")
+            raise CohortError(cells.absent_table(path / self.labels))
         if self.label not in truth.columns:
             raise CohortError(
                 f"no column {self.label!r} of labels: {nearest(self.label, truth.columns)}; set table.label"
@@ -242,12 +242,12 @@ def _proposed_folder(tables: Mapping[Path, pd.DataFrame]) -> Proposal | None:
     settings = [proposals.setting("table.id", id)] if id and id != "subject" else []
     if labels is None:
         guesses.append("no labels: write labels.csv with the columns subject, label")
-        return Proposal(tuple(settings), {}, tuple(guesses), len(tables[others[0]]))
+        return Proposal(tuple(settings), {}, tuple(guesses), len(tables[others[0]]), labelled=False)
     column = found[labels]
     guesses.append(f"labels in the column {column!r} of {labels.name}" if column else f"no labels in {labels.name}")
     settings += [proposals.setting("table.labels", labels.name)] if labels.name != "labels.csv" else []
     settings += [proposals.setting("table.label", column)] if column not in ("", "label") else []
-    return Proposal(tuple(settings), {}, tuple(guesses), len(tables[labels]))
+    return Proposal(tuple(settings), {}, tuple(guesses), len(tables[labels]), labelled=bool(column))
 
 
 def _proposed_file(table: pd.DataFrame) -> Proposal | None:
@@ -271,7 +271,7 @@ def _proposed_file(table: pd.DataFrame) -> Proposal | None:
         *([] if label in ("", "label") else [proposals.setting("table.label", label)]),
         proposals.setting("table.modalities", {"features": columns}),
     ]
-    return Proposal(tuple(settings), {}, tuple(guesses), len(table))
+    return Proposal(tuple(settings), {}, tuple(guesses), len(table), labelled=bool(label))
 
 
 @hookimpl

@@ -139,7 +139,13 @@ class Decision(FusionStrategy):
 
 def stacked_loss(model: Decision, batch: Batch, progress: float) -> Tensor:
     """Weighted cross-entropy on out-of-fold probabilities: no member was trained on the subject it speaks of."""
-    return batch.cross_entropy(model.decide(batch.given[name] for name in model.modalities))
+    return batch.cross_entropy(model.decide(_said(batch, name) for name in model.modalities))
+
+
+def _said(batch: Batch, modality: str) -> Tensor:
+    """(B, K): every class is equally likely where the modality is missing or hidden."""
+    given = batch.given[modality]
+    return torch.where(batch.present[modality][:, None], given, 1 / given.shape[1])
 
 
 @hookimpl

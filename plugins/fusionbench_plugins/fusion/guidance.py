@@ -171,7 +171,8 @@ class Guidance(FusionStrategy):
             here = present(inputs, self.primary_modality)
             guidance = self.primary.features(inputs[self.primary_modality], here)  # f_p
         fused = pool(guidance)  # t_0, (B, C)
-        logits = [self.primary.head(fused)]
+        alone = self.primary.head(fused)
+        logits = [alone if here is None else alone * here[:, None]]
         for name, guided in zip(self.secondary_modalities, self.secondaries, strict=True):
             # The last one is the first to be needed in the backward pass: nothing is gained by forgetting it.
             forget = self.branchwise and torch.is_grad_enabled() and name != self.secondary_modalities[-1]

@@ -55,11 +55,12 @@ class Logistic(FusionStrategy):
         known = torch.cat([self._known(batch.inputs) for batch in batches])
         table = features.masked_fill(~known, math.nan).cpu().numpy()
         labels = torch.cat([batch.labels for batch in batches]).cpu().numpy()
-        scaler = StandardScaler().fit(table)
+        with np.errstate(invalid="ignore"):  # of a table that nobody has
+            scaler = StandardScaler().fit(table)
         standard = np.nan_to_num(scaler.transform(table), nan=0.0)
         solution = LogisticRegression(C=self.c, max_iter=5000).fit(standard, labels)
-        self.mean.copy_(torch.from_numpy(scaler.mean_))
-        self.std.copy_(torch.from_numpy(scaler.scale_))
+        self.mean.copy_(torch.from_numpy(np.nan_to_num(scaler.mean_, nan=0.0)))
+        self.std.copy_(torch.from_numpy(np.nan_to_num(scaler.scale_, nan=1.0)))
         self.bias.fill_(ABSENT)
         # For two classes scikit-learn gives one row, the logit of the second; the first then has the logit 0.
         present = torch.from_numpy(solution.classes_)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from fusionbench import FusionStrategy, Parts, hookimpl, present, where_present
+from fusionbench import Batch, FusionStrategy, Parts, hookimpl, present, where_present
 
 
 class Unimodal(FusionStrategy):
@@ -30,6 +30,11 @@ class Unimodal(FusionStrategy):
         here = present(inputs, self.modality)
         logits: Tensor = self.head(where_present(here, self._features, self.backbone.high_spec, inputs[self.modality]))
         return logits if here is None else logits * here[:, None]
+
+    def notes(self, batch: Batch) -> Mapping[str, list[str]]:
+        """Whose answer is no more than chance, for the modality is missing."""
+        here = present(batch.inputs, self.modality)
+        return {} if here is None else {"answered by chance": ["" if there else "yes" for there in here.tolist()]}
 
     def _features(self, x: Tensor) -> Tensor:
         features: Tensor = self.attention(self.backbone(x))

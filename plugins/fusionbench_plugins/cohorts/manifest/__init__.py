@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from fusionbench import Cohort, CohortError, CohortReader, Modality, Proposal, Subject, hookimpl, nearest, summary
+from fusionbench import Cohort, CohortError, CohortReader, Modality, Proposal, Subject, hookimpl, summary
 from fusionbench_plugins.cohorts.manifest.paths import Root, is_image
 from fusionbench_plugins.cohorts.manifest.proposing import MANIFESTS, propose
-from fusionbench_plugins.cohorts.reading.cells import Features, chosen, column_of, indexed, read_cells
+from fusionbench_plugins.cohorts.reading.cells import Features, absent_columns, chosen, column_of, indexed, read_cells
 from fusionbench_plugins.cohorts.reading.labels import Labelling
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Manifest(CohortReader):
     def read(self, path: Path) -> Cohort:
         """The cohort of a manifest, or of the one in a folder; CohortError lists everything that is wrong with it."""
         file = _manifest(path)
-        content = self._content(file, ("subject", "label"))
+        content = self._content(file, ("subject", "label", *self._renamed))
         labels, faults = self.labelling.read(column_of(content.table, self.columns["label"]))
         _refuse(file, (*content.faults, *faults))
         positive, notes = self.labelling.positive_of(labels)
@@ -113,6 +113,11 @@ class Manifest(CohortReader):
         """A manifest for any folder with NIfTI files, subject and sequence guessed from their names."""
         return propose(path) if path.is_dir() else None
 
+    @property
+    def _renamed(self) -> list[str]:
+        """Columns that could be absent, but that somebody named."""
+        return [option for option in _ABSENT if self.columns[option] != option]
+
     def _content(self, file: Path, needed: Iterable[str]) -> Content:
         cells = read_cells(file)
         self._check_columns(file, cells, needed)
@@ -142,14 +147,11 @@ class Manifest(CohortReader):
         return Content(table, images, tables, segs, tuple(faults), tuple(notes if unused else ()))
 
     def _check_columns(self, file: Path, cells: pd.DataFrame, needed: Iterable[str]) -> None:
-        """Raise CohortError for a column that is needed, or that somebody named, and is not there."""
-        named = [option for option in _ABSENT if self.columns[option] != option]
-        for option in (*needed, *named):
-            column = self.columns[option]
-            if column not in cells.columns:
-                raise CohortError(
-                    f"{file.name} has no column {column!r}: {nearest(column, cells.columns)}; set manifest.{option}"
-                )
+        """Raise CohortError for columns that are needed and not there."""
+        options = [option for option in needed if self.columns[option] not in cells.columns]
+        if absent := absent_columns([self.columns[option] for option in options], cells):
+            settings = " and ".join(f"manifest.{option}" for option in options)
+            raise CohortError(f"{file.name} has {absent}; set {settings}")
         for name in self.features:
             if name in cells.columns and any(map(is_image, cells[name])):
                 raise CohortError(f"manifest.features: {name!r} is an image already; call the table otherwise")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from fusionbench import Proposal, summary
+from fusionbench import Proposal, csv_text, summary
 from fusionbench_plugins.cohorts.manifest.paths import ENDINGS
-from fusionbench_plugins.cohorts.reading.proposals import csv_text, readable
+from fusionbench_plugins.cohorts.reading.cells import column_of
+from fusionbench_plugins.cohorts.reading.proposals import readable
 
 MANIFESTS = ("manifest.csv", "manifest.tsv")
 """What a folder's manifest is called."""
@@ -70,7 +71,7 @@ NAMINGS: Final[Mapping[str, Naming]] = {
 def propose(root: Path) -> Proposal | None:
     """A manifest of every NIfTI file below a folder that is understood; None if there is none, or a standard."""
     if manifest := next((name for name in MANIFESTS if (root / name).is_file()), ""):
-        return Proposal((), {}, (f"{manifest} is there already",), _rows(root / manifest))
+        return Proposal((), {}, (f"{manifest} is there already",), *_told(root / manifest))
     if (root / STANDARD).is_file():
         return None
     paths = sorted(nifti_files(root))
@@ -95,7 +96,7 @@ def propose(root: Path) -> Proposal | None:
         *([f"left out, as another file is the plainer one: {_examples(left)}"] if left else []),
         *([f"left out, not understood: {_examples(strange)}"] if strange else []),
     ]
-    return Proposal((), {MANIFESTS[0]: csv_text(header, rows)}, tuple(guesses), len(rows))
+    return Proposal((), {MANIFESTS[0]: csv_text(header, rows)}, tuple(guesses), len(rows), labelled=False)
 
 
 def nifti_files(root: Path) -> Iterable[PurePosixPath]:
@@ -176,7 +177,7 @@ def _is_text(path: PurePosixPath) -> bool:
     return str(path).encode("utf-8", "replace").decode() == str(path)
 
 
-def _rows(manifest: Path) -> int:
-    """The subjects of a manifest; 0 if it is none."""
+def _told(manifest: Path) -> tuple[int, bool]:
+    """The subjects of a manifest, 0 if it is none, and whether a label is written in any row."""
     table = readable(manifest)
-    return 0 if table is None else len(table)
+    return (0, False) if table is None else (len(table), any(column_of(table, "label").values()))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     Table = pd.DataFrame
 
+_SURPLUS = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
+"""What pandas says of a row that is longer than the header."""
+
 
 def read_cells(path: Path, rows: int | None = None) -> Table:
     """A CSV, or a TSV by its name, as text as it stands, or its first rows; an absent cell is empty.
@@ -33,13 +37,20 @@ def read_cells(path: Path, rows: int | None = None) -> Table:
     )
     last = None if rows is None else rows + 1
     if not os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file it survives names of any length
-        raise CohortError(f"{path.name} does not exist; write it or correct its name")
+        raise CohortError(absent_table(path))
     try:
         # without a header, since pandas renames a doubled column in silence
         cells = pd.read_csv(
             path, sep=separator, header=None, nrows=last, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         ).fillna("")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError):
+    except pd.errors.EmptyDataError:
+        raise CohortError(f"{path.name} is empty; write a header and a row per subject") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        if surplus := _SURPLUS.search(str(error)):
+            wanted, line, found = surplus.groups()
+            raise CohortError(
+                f"{path.name}: line {line} has {found} cells, the header {wanted}; put cells with a comma into quotes"
+            ) from None
         raise CohortError(f"{path.name} cannot be read as {kind}; save it as {spoken} UTF-8") from None
     columns = cells.iloc[0].tolist()
     doubled = [name for name, count in Counter(columns).items() if count > 1]
@@ -47,7 +58,25 @@ def read_cells(path: Path, rows: int | None = None) -> Table:
         raise CohortError(f"{path.name} has several columns {summary([repr(name) for name in doubled], ', ')}; rename")
     if len(columns) == 1 and any(other in columns[0] for other in ",;\t"):
         raise CohortError(f"{path.name} has one column, {columns[0]!r}; save it as {spoken} UTF-8")
+    if len(cells) == 1:
+        raise CohortError(f"{path.name} has no rows; its columns are {summary(columns, ', ')}")
     return cells[1:].set_axis(columns, axis=1).reset_index(drop=True)
+
+
+def absent_table(path: Path) -> str:
+    """What to say of a table that is not there: the nearest name among those that are."""
+    there = path.parent.iterdir() if path.parent.is_dir() else ()
+    tables = [other.name for other in there if other.suffix.lower() in (".csv", ".tsv") and other.name[0] != "."]
+    return f"{path.name} does not exist: {nearest(path.name, tables)}; write it or correct its name"
+
+
+def absent_columns(wanted: Iterable[str], table: Table) -> str:
+    """What to say of columns that a table has not, all at once; empty if it has them."""
+    absent = [column for column in wanted if column not in table.columns]
+    if not absent:
+        return ""
+    told = ", ".join(map(repr, absent))
+    return f"no column{'s' * (len(absent) > 1)} {told}: {nearest(absent[0], table.columns)}"
 
 
 def indexed(table: Table, column: str) -> tuple[Table, list[str]]:

@@ -51,8 +51,8 @@ class Labelling:
         if self.positive:
             return self.positive, []
         counted = Counter(labels.values())
-        smallest = min(sorted(counted), key=lambda name: counted[name])
-        return smallest, [f"positive class {smallest}, the smaller one, as {self.reader}.positive_class is not set"]
+        positive, why = smallest(counted)
+        return positive, [f"positive class {positive}, {why}, as {self.reader}.positive_class is not set"]
 
     def _alike(self, holders: Mapping[str, list[str]]) -> list[str]:
         """Labels that differ from a commoner one in nothing but case and blanks: they would be classes of their own."""
@@ -65,6 +65,16 @@ class Labelling:
             for label, ids in holders.items()
             if label and commonest[_plain(label)] != label
         ]
+
+
+def smallest(counted: Mapping[str, int]) -> tuple[str, str]:
+    """The class with fewest subjects, in alphabetical order the first of them, and why it is taken.
+
+    >>> smallest({"LGG": 5, "HGG": 9}), smallest({"yes": 5, "no": 5})
+    (('LGG', 'the smaller one'), ('no', 'the first, for none is smaller'))
+    """
+    least = sorted(name for name, count in counted.items() if count == min(counted.values()))
+    return least[0], "the smaller one" if len(least) == 1 else "the first, for none is smaller"
 
 
 def _plain(label: str) -> str:

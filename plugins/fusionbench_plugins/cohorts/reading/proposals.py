@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fusionbench import CohortError
 from fusionbench_plugins.cohorts.reading.cells import read_cells
+from fusionbench_plugins.cohorts.reading.labels import smallest
 
 if TYPE_CHECKING:
     from fusionbench_plugins.cohorts.reading.cells import Table
@@ -47,12 +46,12 @@ def likely(columns: Iterable[str], words: Sequence[str]) -> str:
     return next((plain[word] for word in words if word in plain), "")
 
 
-def classes_of(labels: Iterable[str]) -> tuple[tuple[str, ...], str]:
-    """The classes in alphabetical order, and the smallest one; nothing where there are fewer than two, or many."""
+def classes_of(labels: Iterable[str]) -> tuple[tuple[str, ...], str, str]:
+    """The classes in alphabetical order, the smallest one and why; nothing where there are fewer than two, or many."""
     counted = Counter(label for label in labels if label)
     if not 2 <= len(counted) <= 12:
-        return (), ""
-    return tuple(sorted(counted)), min(sorted(counted), key=lambda name: counted[name])
+        return (), "", ""
+    return tuple(sorted(counted)), *smallest(counted)
 
 
 def readable(path: Path, rows: int | None = None) -> Table | None:
@@ -61,16 +60,6 @@ def readable(path: Path, rows: int | None = None) -> Table | None:
         return read_cells(path, rows)
     except CohortError:
         return None
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A CSV that reads back exactly, whatever its cells hold."""
-    table = [list(header), *map(list, rows)]
-    # Python 3.11 leaves a lone carriage return unquoted, and then cannot read it
-    awkward = any("\r" in cell for row in table for cell in row)
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if awkward else csv.QUOTE_MINIMAL).writerows(table)
-    return file.getvalue()
 
 
 def _quoted(value: str | Sequence[str]) -> str:
