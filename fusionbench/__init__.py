@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 _HOME = {
     "atomic": ("atomic_folder",),
-    "csvtext": ("csv_text",),
     "cohorts": ("Cohort", "CohortReader", "Modality", "Proposal", "Subject"),
     "components": (
         "OUTLINE",
@@ -71,6 +70,7 @@ _HOME = {
         "present",
         "where_present",
     ),
+    "csvtext": ("csv_text",),
     "errors": ("CohortError", "FusionBenchError", "nearest", "summary"),
     "engine": ("run",),
     "experiment": ("Comparison", "Experiment", "load_comparison"),

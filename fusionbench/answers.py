@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusionbench.csvtext import csv_text
+from fusionbench.jsontext import json_text
 from fusionbench.metrics import decide
 from fusionbench.predictions import Predictions
 
@@ -86,7 +86,7 @@ class Answers:
             "notes": self.notes,
             "predictions": list(self._subjects()),
         }
-        return json.dumps(told, indent=1) + "\n"
+        return json_text(told)
 
     def columns(self) -> tuple[str, ...]:
         """The header of `lines`: of two classes the positive one is enough."""
@@ -116,7 +116,7 @@ class Answers:
                     "subject": id,
                     "label": self.labels[id],
                     "probabilities": dict(zip(self.classes, probabilities, strict=False)),
-                    "std": {n: None if math.isnan(s) else s for n, s in zip(self.classes, spread, strict=False)},
+                    "std": dict(zip(self.classes, spread, strict=False)),
                     "fits": len(opinion.members) if id in rows else 0,
                     "predicted": decided.get(id, ""),
                     "refused": opinion.refused.get(id, ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import socket
@@ -103,7 +104,8 @@ def _partial(path: Path) -> Path:
 
 
 def _host() -> str:
-    return socket.gethostname().replace("~", "-").replace("/", "-")
+    """Which machine it is, without its name: a file that a killed process leaves says nothing of it."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
 
 
 def _alive(pid: int) -> bool:

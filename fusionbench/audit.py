@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -24,6 +23,7 @@ from fusionbench.auditrules import (
 )
 from fusionbench.errors import UsageError, nearest
 from fusionbench.foldcounts import Design
+from fusionbench.jsontext import json_text
 from fusionbench.published import DATASETS
 from fusionbench.scoretables import PrintedRow, ScoreTable, read_scores
 
@@ -58,7 +58,7 @@ class Audit:
 
     def to_json(self) -> str:
         """Everything."""
-        return json.dumps({"summary": self.summary, **asdict(self)}, indent=1) + "\n"
+        return json_text({"summary": self.summary, **asdict(self)})
 
 
 def audit(table: ScoreTable) -> Audit:

@@ -7,13 +7,13 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
-from fusionbench.cohorts import Cohort, Modality, Subject
+from fusionbench.cohorts import Cohort, Modality, Subject, completed
 from fusionbench.errors import CohortError
 from fusionbench.markdown import escaped, markdown_table
 from fusionbench.nifti import MAX_VOXELS, Grid, read_image
@@ -127,7 +127,7 @@ class CohortCard:
 
     def to_json(self) -> str:
         """Everything, for programs."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
 
     def to_markdown(self, pictures: Mapping[str, str] | None = None, rows: Sequence[tuple[str, str]] = ()) -> str:
         """Everything, to be read; pictures are modality -> file beside it, rows the id and class in each of theirs."""
@@ -175,6 +175,18 @@ def card_of(cohort: Cohort, scans: Mapping[tuple[str, str], Scan]) -> CohortCard
         notes=cohort.notes,
         fingerprint=cohort.fingerprint,
     )
+
+
+def narrowed(cohort: Cohort, modalities: Sequence[str] = (), missing: str = "") -> Cohort:
+    """The cohort with some of its modalities, and without those whom a policy on missing ones leaves out.
+
+    Everybody if nothing is asked; who has none of the modalities cannot be in it. UsageError for one that is not there.
+    """
+    if not modalities and not missing:
+        return cohort
+    names = tuple(modalities) or tuple(modality.name for modality in cohort.modalities)
+    wanted = tuple(map(cohort.modality, names))
+    return replace(completed(cohort, names, missing or "mask"), modalities=wanted)
 
 
 def measured(cohort: Cohort, max_voxels: int = MAX_VOXELS) -> dict[tuple[str, str], Scan]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fusionbench.answers import Answers, Opinion
 from fusionbench.comparing import Interval, Resample, bootstrap, shares
 from fusionbench.csvtext import csv_text
+from fusionbench.jsontext import json_text
 from fusionbench.metrics import METRICS, Metric
 
 SHOWN = ("roc_auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
@@ -69,7 +69,10 @@ class Evaluation:
         return cls(answers.run, cohort, told, answers.positive_class, tuple(scores), (*_notes(told), *answers.notes))
 
     def to_csv(self) -> str:
-        """method, metric, subjects, value, low, high, interval, single_mean and single_std; floats by repr."""
+        """method, metric, subjects, value, low, high, interval, single_mean and single_std; floats by repr.
+
+        What is not defined is empty.
+        """
         header = ["method", "metric", "subjects", "value", "low", "high", "interval", "single_mean", "single_std"]
         rows = [
             [s.method, s.metric, s.subjects, s.value, s.interval.low, s.interval.high, s.interval.method, s.mean, s.std]
@@ -84,19 +87,15 @@ class Evaluation:
                 "method": score.method,
                 "metric": score.metric,
                 "subjects": score.subjects,
-                "value": _number(score.value),
-                "interval": {
-                    "low": _number(score.interval.low),
-                    "high": _number(score.interval.high),
-                    "method": score.interval.method,
-                },
-                "singles": [_number(single) for single in score.singles],
+                "value": score.value,
+                "interval": asdict(score.interval),
+                "singles": score.singles,
             }
             for score in self.scores
         ]
         told: dict[str, Any] = {"run": self.run, "cohort": self.cohort, "classes": dict(self.classes)}
         told |= {"positive_class": self.positive_class, "notes": self.notes, "scores": rows}
-        return json.dumps(told, indent=1) + "\n"
+        return json_text(told)
 
     def columns(self) -> tuple[str, ...]:
         """The header of `lines`."""
@@ -108,7 +107,7 @@ class Evaluation:
             if score.metric in SHOWN:
                 interval = "" if math.isnan(score.interval.low) else _ends(score.interval)
                 single = " ± ".join(f"{x:.3f}" for x in (score.mean, score.std) if not math.isnan(x))
-                yield (score.method, score.metric, str(score.subjects), f"{score.value:.3f}", interval, single)
+                yield (score.method, score.metric, str(score.subjects), _shown(score.value), interval, single)
 
 
 def _scores(
@@ -140,8 +139,8 @@ def _notes(classes: Mapping[str, int]) -> Iterable[str]:
         yield f"WARNING: nobody is of class {name}, so that some scores are not defined"
 
 
-def _number(value: Any) -> float | None:
-    return None if math.isnan(value) else float(value)
+def _shown(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
 
 
 def _ends(interval: Interval) -> str:

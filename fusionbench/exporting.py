@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import tomli_w
 
 from fusionbench.csvtext import csv_rows, csv_text
 from fusionbench.inference import TrainedRun
+from fusionbench.jsontext import json_text
 from fusionbench.places import without_places
 from fusionbench.planning import Fit
 from fusionbench.runs import write_export
@@ -43,13 +43,13 @@ class Export:
         fits = {key: fit for method in chosen for key, fit in run.members(method).items()}
         texts = {
             "experiment.toml": _settings(run),
-            "run.json": _json(_facts(run, chosen, fits)),
+            "run.json": json_text(_facts(run, chosen, fits), sort_keys=True),
             **({"leaderboard.csv": _rows(leaderboard, chosen)} if leaderboard else {}),
         }
         copies = {}
         for key, fit in fits.items():
             place, source = f"fits/{key[:2]}/{key}", run.store.folder(key)
-            texts[f"{place}/job.json"] = _json(_record(run, key, fit))
+            texts[f"{place}/job.json"] = json_text(_record(run, key, fit), sort_keys=True)
             copies[f"{place}/weights.safetensors"] = source / "weights.safetensors"
         return cls(texts, copies)
 
@@ -99,7 +99,3 @@ def _rows(table: str, methods: Sequence[str]) -> str:
     """The rows of these methods in a leaderboard.csv, without reasons of failure."""
     rows = [row for row in csv_rows(table) if row["method"] in methods]
     return csv_text(list(rows[0]), [list(row.values()) for row in rows]) if rows else ""
-
-
-def _json(told: Any) -> str:
-    return json.dumps(told, indent=1, sort_keys=True) + "\n"

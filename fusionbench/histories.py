@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, fields
 from typing import TYPE_CHECKING
 
-from fusionbench.csvtext import csv_rows, csv_text
+from fusionbench.csvtext import csv_rows, csv_text, number
 
 if TYPE_CHECKING:
     from fusionbench.engine import Outcome
@@ -42,6 +42,6 @@ def history_csv(epochs: Iterable[Epoch]) -> str:
 def read_history(text: str) -> tuple[Epoch, ...]:
     """The inverse of `history_csv`."""
     return tuple(
-        Epoch(row["method"], int(row["repeat"]), int(row["fold"]), row["stage"], int(row["epoch"]), float(row["loss"]))
+        Epoch(row["method"], int(row["repeat"]), int(row["fold"]), row["stage"], int(row["epoch"]), number(row["loss"]))
         for row in csv_rows(text)
     )

@@ -141,7 +141,7 @@ class ImageFiles:
             fault = f"{self._path(name).name} is {'constant' if image.voxels.any() else '0 everywhere'}"
             raise CohortError(f"{self._where(name)}: {fault}; export it again or take the subject out")
         facts = Facts.of(image)
-        write_text(entry, json.dumps(asdict(facts)))
+        write_text(entry, json.dumps(asdict(facts), allow_nan=False))
         return facts
 
     def _image(self, name: str) -> Image:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fusionbench.comparing import KNOWN, Interval, compare, mean_or_nan, pooled_score, undefined
 from fusionbench.csvtext import csv_text
 from fusionbench.errors import UsageError
 from fusionbench.imported import with_imported
+from fusionbench.jsontext import json_text
 from fusionbench.markdown import escaped, markdown_table
 from fusionbench.metrics import METRICS
 from fusionbench.runs import Ranked, Result, Run, read_run
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("roc_auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
 """The metrics of a narrow table."""
+UNKNOWN = Interval(math.nan, math.nan, "")
 PUBLISHED = "published"
 """Before the name of a metric: the column of what a paper printed."""
 
@@ -35,6 +37,7 @@ OUTLINES = {
     "test": ("given the tumour outlines of test subjects",),
 }
 IMPORTED = "imported: predictions made elsewhere; what they were trained on is not known here"
+ONE_FOLD = "scores of the one test fold; decisions at .5"
 SYNTHETIC = "synthetic data: this shows that the machinery works, and nothing about medicine"
 
 
@@ -60,8 +63,7 @@ class Row:
 
     def mean(self, metric: str) -> float:
         """The mean over folds; NaN if it is not defined on one of them, or if the method failed."""
-        scores = self.scores.get(metric, ())
-        return statistics.fmean(scores) if scores else math.nan
+        return mean_or_nan(self.scores.get(metric, ()))
 
     def std(self, metric: str) -> float:
         """The sample standard deviation over folds (ddof = 1)."""
@@ -71,12 +73,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Methods by descending ROC-AUC, with what makes them comparable."""
+    """Methods by descending ROC-AUC, with what makes them comparable.
+
+    Where a test fold has no ROC-AUC they come in the order of that of all test folds of a repeat together.
+    """
 
     rows: tuple[Row, ...]
     cohort: dict[str, Any]
     folds: int
     ranking: tuple[Ranked, ...]
+    sites: Mapping[str, str] = field(default_factory=dict)
+    """Number of a fold -> its site, where each fold is a site."""
     ranked_by: str = ""
     """What the modalities were ranked by: the score, and whose."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -97,7 +104,8 @@ class Leaderboard:
                 row = _row(label, told, [r for r in run.results if r.method == method], run)
                 known = rows.get(fits, row)
                 rows[fits] = replace(known, marks=tuple(dict.fromkeys((*known.marks, *row.marks))))
-        ordered = sorted(rows.values(), key=lambda row: (_descending(row.mean(SHOWN[0])), row.method))
+        positive = runs[0].facts["cohort"]["positive_class"]
+        ordered = sorted(rows.values(), key=lambda row: (_descending(_placed_by(row, positive)), row.method))
         ranking = {(r.experiment, r.repeat, r.fold, r.rank): r for run in runs for r in run.ranking}
         by = dict.fromkeys(told["ranked_by"] for run in runs for told in run.facts["methods"].values())
         return cls(
@@ -105,6 +113,7 @@ class Leaderboard:
             cohort=runs[0].facts["cohort"],
             folds=runs[0].facts["folds"]["count"],
             ranking=tuple(ranking.values()),
+            sites=runs[0].facts["folds"].get("sites", {}),
             ranked_by="; ".join(filter(None, by)),
             left_out={method: why for run in runs for method, why in run.facts["left_out"].items()},
         )
@@ -121,36 +130,36 @@ class Leaderboard:
     @cached_property
     def findings(self) -> Findings | None:
         """Which differences are real, and how well each score is known; None if nothing was tested."""
-        from fusionbench.comparing import compare
-
         tested = {row.method: row.tested for row in self.rows if row.tested and not row.failed}
         if not tested:
             return None
-        return compare(tested, self.cohort["positive_class"], groups=self.cohort["groups"])
+        told = {"groups": self.cohort["groups"], "subjects": self.cohort["subjects"]}
+        return compare(tested, self.cohort["positive_class"], **told)
 
     @property
     def standings(self) -> dict[str, Standing]:
-        """Method -> the places that it may have; empty where there are too few folds to tell."""
+        """Method -> the places that it may have; empty where no test over folds can tell."""
         findings = self.findings
-        return {} if findings is None or findings.too_few else {s.method: s for s in findings.standings}
+        return {} if findings is None or findings.untested else {s.method: s for s in findings.standings}
 
     def beside(self, published: Published) -> Leaderboard:
         """The same table with what a paper printed about these methods beside our scores."""
         return replace(self, published=published)
 
     def to_csv(self) -> str:
-        """method, experiment, marks, places, then <metric>_mean and <metric>_std; floats by repr.
+        """method, experiment, marks, places, <metric>_low and _high, <metric>_mean and _std; floats by repr.
 
-        `rank_low`, `rank_high` and `tied_with` are empty where there are too few folds to tell; `roc_auc_low` and
-        `roc_auc_high` are the 95 % interval of a patient bootstrap, conditional on the fitted models.
+        `rank_low`, `rank_high` and `tied_with` are empty where no test over folds can tell; `_low` and `_high` are the
+        95 % intervals of `compare`, conditional on the fitted models. What is not defined is empty.
 
         With published scores also published_<metric>_mean and published_<metric>_std, empty where nothing is known.
         """
         header = ["method", "experiment", "marks", "failed", "rank_low", "rank_high", "tied_with"]
-        header += ["roc_auc_low", "roc_auc_high"]
+        header += [f"{metric}_{end}" for metric in KNOWN for end in ("low", "high")]
         header += [f"{column.replace(' ', '_')}_{s}" for column in self.columns(METRICS) for s in ("mean", "std")]
         rows = [
-            [row.method, row.experiment, "; ".join(row.marks), row.failed, *self._place(row), *self._interval(row)]
+            [row.method, row.experiment, "; ".join(row.marks), row.failed, *self._place(row)]
+            + [end for interval in self._intervals(row) for end in (interval.low, interval.high)]
             + [number for column in self.columns(METRICS) for number in self._numbers(row, column)]
             for row in self.rows
         ]
@@ -164,16 +173,16 @@ class Leaderboard:
         return f"{markdown_table(header, rows)}\n\n{notes}\n"
 
     def to_json(self) -> str:
-        """Everything, with the score of every fold."""
+        """Everything, with the score of every fold; null where one is not defined."""
         rows = [
             {"method": r.method, "experiment": r.experiment, "marks": r.marks, "failed": r.failed, "scores": r.scores}
             | dict(zip(("rank_low", "rank_high", "tied_with"), self._place(r), strict=True))
-            | dict(zip(("roc_auc_low", "roc_auc_high"), self._interval(r), strict=True))
+            | {"intervals": dict(zip(KNOWN, map(asdict, self._intervals(r)), strict=True))}
             | ({"published": [_told(score) for score in self._printed(r).values()]} if self.published else {})
             for r in self.rows
         ]
         told = {"cohort": self.cohort, "folds": self.folds, "notes": self.notes(), "rows": rows}
-        return json.dumps(told, indent=1, sort_keys=True) + "\n"
+        return json_text(told, sort_keys=True)
 
     def columns(self, metrics: Iterable[str] = SHOWN) -> tuple[str, ...]:
         """These metrics, each with `published <metric>` behind it if a paper printed it."""
@@ -198,14 +207,14 @@ class Leaderboard:
         standing = self.standings.get(row.method)
         return [standing.rank_low, standing.rank_high, "; ".join(standing.tied_with)] if standing else [None, None, ""]
 
-    def _interval(self, row: Row) -> list[float | None]:
-        known = {e.method: e.bootstrap for e in self.findings.estimates} if self.findings else {}
-        return [known[row.method].low, known[row.method].high] if row.method in known else [None, None]
+    def _intervals(self, row: Row) -> list[Interval]:
+        known = {e.method: e.intervals for e in self.findings.estimates} if self.findings else {}
+        return [known.get(row.method, {}).get(name, UNKNOWN) for name in KNOWN]
 
     def cells(self, row: Row, columns: Sequence[str] = ()) -> list[str]:
         """The scores of a row as text: mean ± std, or `failed`, with the reason among the notes."""
         columns = columns or self.columns()
-        texts = ["" if row.failed and c in METRICS else _text(*self._numbers(row, c)) for c in columns]
+        texts = ["" if row.failed and c in METRICS else mean_std(*self._numbers(row, c)) for c in columns]
         return ["failed", *texts[1:]] if row.failed else texts
 
     def _numbers(self, row: Row, column: str) -> tuple[float | None, float | None]:
@@ -231,7 +240,8 @@ class Leaderboard:
         failed = [f"{row.method} failed: {row.failed}" for row in self.rows if row.failed]
         return [
             f"positive class {cohort['positive_class']}; {cohort['subjects']} subjects ({counts}) of {cohort['name']}",
-            f"mean ± sample std over {scores} test folds; decisions at .5",
+            f"mean ± sample std over {scores} test folds; decisions at .5" if scores != 1 else ONE_FOLD,
+            *self._folds_notes(),
             *([SYNTHETIC] if cohort["synthetic"] and not any("synthetic" in note for note in cohort["notes"]) else []),
             *self._tied(),
             *(self.findings.notes() if self.findings else []),
@@ -242,6 +252,21 @@ class Leaderboard:
             *left_out,
             *self._published_notes(),
         ]
+
+    def _folds_notes(self) -> list[str]:
+        """Who was never tested, what is not defined on which folds, and how methods are placed then."""
+        tested = [row for row in self.rows if row.tested and not row.failed]
+        if not tested:
+            return []
+        positive = self.cohort["positive_class"]
+        ids = {id for part in tested[0].tested.values() for id in part.ids}
+        never = self.cohort["subjects"] - len(ids)
+        notes = [f"{len(ids)} subjects were tested, {never} only trained on"] if never else []
+        notes += undefined(tested[0].tested, positive, SHOWN, self.sites)
+        if not math.isnan(tested[0].mean(SHOWN[0])):
+            return notes
+        places = ", ".join(f"{row.method} {_placed_by(row, positive):.3f}" for row in tested)
+        return [*notes, f"in the order of {SHOWN[0]} over all test folds of a repeat pooled, which mixes models: {places}"]
 
     def _tied(self) -> list[str]:
         """Who could not be told from the first."""
@@ -318,12 +343,19 @@ def _row(label: str, told: dict[str, Any], results: Sequence[Result], run: Run) 
     return Row(label, told["experiment"], scores, marks=tuple(marks), remarks=remarks, tested=tested, **asked)
 
 
-def _text(mean: float | None, std: float | None) -> str:
-    """
-    >>> _text(0.9, 0.1), _text(0.9, None), _text(None, None)
+def mean_std(mean: float | None, std: float | None) -> str:
+    """A mean with its deviation as text, without what is not known or not defined.
+
+    >>> mean_std(0.9, 0.1), mean_std(0.9, None), mean_std(math.nan, math.nan)
     ('0.900 ± 0.100', '0.900', '')
     """
-    return " ± ".join(f"{number:.3f}" for number in (mean, std) if number is not None)
+    return " ± ".join(f"{number:.3f}" for number in (mean, std) if number is not None and not math.isnan(number))
+
+
+def _placed_by(row: Row, positive: str) -> float:
+    """The mean ROC-AUC, or that of the folds pooled where one has none; NaN if the method failed."""
+    mean = row.mean(SHOWN[0])
+    return pooled_score(row.tested, METRICS[SHOWN[0]], positive) if math.isnan(mean) and not row.failed else mean
 
 
 def _told(score: Score) -> dict[str, Any]:

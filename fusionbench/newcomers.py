@@ -50,6 +50,7 @@ class Newcomers:
         inputs = (Modality(**{**one, "columns": tuple(one["columns"])}) for one in seen["inputs"])
         modalities = tuple(modality for modality in inputs if modality.name in looked_at)
         _check_kinds(cohort, modalities)
+        cohort = _in_order(cohort, modalities)
         subjects = [_labelled(subject, seen["classes"]) for subject in cohort.subjects]
         refused = {method: dict(_refusals(fit, subjects, registry)) for method, fit in fits.items()}
         if all(len(several) == len(subjects) for several in refused.values()):
@@ -172,14 +173,36 @@ def _check_kinds(cohort: Cohort, expected: Iterable[Modality]) -> None:
 
 
 def _check_columns(cohort: str, found: Modality, trained: Modality) -> None:
-    """UsageError unless the columns are those that were trained on, in the same order, where both are named."""
-    if not found.columns or not trained.columns:
-        return
-    place = next(n for n, pair in enumerate(zip(found.columns, trained.columns, strict=True)) if len({*pair}) > 1)
-    raise UsageError(
-        f"{cohort}: column {place + 1} of {found.name} is {found.columns[place]!r}; the run was trained with "
-        f"{trained.columns[place]!r} there: bring the columns into its order"
-    )
+    """UsageError unless the columns are those that were trained on, in any order, where both are named."""
+    strange = [repr(name) for name in found.columns if name not in trained.columns]
+    absent = [repr(name) for name in trained.columns if name not in found.columns]
+    if found.columns and trained.columns and (strange or absent):
+        raise UsageError(
+            f"{cohort}: {found.name} has the columns {summary(strange, ', ')}, which the run was not trained with; "
+            f"it was trained with {summary(absent, ', ')}: rename or replace them"
+        )
+
+
+def _in_order(cohort: Cohort, expected: Iterable[Modality]) -> Cohort:
+    """The cohort with the columns of its tables in the order that was trained on, and a note of those that moved."""
+    for trained in expected:
+        found = {modality.name: modality for modality in cohort.modalities}.get(trained.name, trained)
+        if found.columns and trained.columns and found.columns != trained.columns:
+            places = [found.columns.index(name) for name in trained.columns]
+            cohort = replace(
+                cohort,
+                subjects=tuple(_moved(subject, trained.name, places) for subject in cohort.subjects),
+                notes=(*cohort.notes, f"columns of {trained.name} brought into the order that was trained on"),
+            )
+    return cohort
+
+
+def _moved(subject: Subject, table: str, places: Sequence[int]) -> Subject:
+    """The subject with the features of a table at other places."""
+    if table not in subject.features:
+        return subject
+    values = subject.features[table]
+    return replace(subject, features={**subject.features, table: tuple(values[place] for place in places)})
 
 
 def _described(modality: Modality) -> str:

@@ -7,18 +7,20 @@ so strategies, experiments and runs that ask for the same fit train it once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fusionbench.cohorts import Modality, Subject, file_digest
 from fusionbench.errors import CohortError, FusionBenchError, PluginError, UsageError, describe
 from fusionbench.experiment import Experiment
 from fusionbench.folds import Fold, Split, draw_splits
 from fusionbench.methods import Method
-from fusionbench.metrics import metric
+from fusionbench.metrics import Metric, metric
 from fusionbench.predictions import Predictions
 from fusionbench.ranking import Evidence, Ground, Ranker
 from fusionbench.registry import Component
@@ -299,9 +301,19 @@ class Planner:
 
     def _evidence(self, experiment: Experiment, modality: str, several: list[Predictions]) -> Evidence:
         score = metric(experiment.protocol.ranking.score)
-        scores = tuple(score(predictions, self.study.cohort.positive_class) for predictions in several)
+        scores = tuple(self._score(score, predictions, modality) for predictions in several)
         pooled = Predictions.joined(several, self.study.cohort.classes)
         return Evidence(modality, scores, pooled, score.higher_is_better, tuple(several))
+
+    def _score(self, score: Metric, predictions: Predictions, modality: str) -> float:
+        """Of those who have the modality; where some lack it, drawn toward chance by their share."""
+        positive = self.study.cohort.positive_class
+        here = {id for id in predictions.ids if self.study.cohort.subject(id).has(modality)}
+        if len(here) == len(predictions.ids):
+            return score(predictions, positive)
+        even = np.full_like(predictions.probabilities, 1 / len(predictions.classes))
+        chance, share = score(replace(predictions, probabilities=even), positive), len(here) / len(predictions.ids)
+        return share * score(predictions.of(here), positive) + (1 - share) * chance if here else chance
 
     def _add_solo(self, draft: _Draft, experiment: Experiment, ranker: Ranker, modality: str, split: Split) -> str:
         attention = experiment.protocol.ranking.attention or experiment.attention

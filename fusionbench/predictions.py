@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,17 @@ class Predictions:
         """(N,) class numbers."""
         number = {name: index for index, name in enumerate(self.classes)}
         return np.array([number[label] for label in self.labels], dtype=np.int64)
+
+    def of(self, ids: Collection[str]) -> Predictions:
+        """What is said of these subjects, in the same order."""
+        rows = [row for row, id in enumerate(self.ids) if id in ids]
+        return Predictions(
+            ids=tuple(self.ids[row] for row in rows),
+            labels=tuple(self.labels[row] for row in rows),
+            classes=self.classes,
+            probabilities=self.probabilities[rows],
+            notes=tuple(self.notes[row] for row in rows if self.notes),
+        )
 
     def to_csv(self) -> str:
         """Columns subject, label, p_<class> and one per note."""

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from fusionbench.experiment import Preprocessing
 
 
+EMPTY = "almost nothing is in the picture"
+"""What is said of an image that its window leaves without content."""
+
+
 def preprocess_image(
     volume: NDArray[np.float32], preprocessing: Preprocessing, shift: Size = (0, 0, 0)
 ) -> NDArray[np.float32]:
@@ -39,8 +43,7 @@ def preprocess_image(
         except RuntimeWarning:
             low, high = preprocessing.percentiles
             raise CohortError(
-                f"has one value from percentile {low} to {high}: almost nothing is in the picture; "
-                "set another crop or wider percentiles"
+                f"has one value from percentile {low} to {high}: {EMPTY}; set another crop or wider percentiles"
             ) from None
     resized: NDArray[np.float32] = _resized(scaled, preprocessing.resize).numpy()
     return resized

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -126,4 +125,4 @@ class Profile:
 
     def to_json(self) -> str:
         """The seconds as they were measured."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return json_text(asdict(self))

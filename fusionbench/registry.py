@@ -206,7 +206,7 @@ def read_cohort(reader: str, path: Path | None = None, home: Path | None = None,
     if place is None:
         raise UsageError(f"cohort {reader} needs the place of the data: give --data PATH")
     cohort = instance.read(Path(place).expanduser())
-    return replace(cohort, notes=(*cohort.notes, *alike_ids(cohort.subjects)))
+    return replace(cohort, notes=tuple(dict.fromkeys((*cohort.notes, *alike_ids(cohort.subjects)))))
 
 
 def distribution_version(name: str) -> str:

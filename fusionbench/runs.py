@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusionbench.atomic import atomic_folder, sweep, writable_folder, write_text
-from fusionbench.csvtext import csv_rows, csv_text
+from fusionbench.csvtext import csv_rows, csv_text, number
 from fusionbench.errors import StoreError, UsageError
 from fusionbench.experiment import Comparison, Experiment, difference, load_comparison
 from fusionbench.folds import folds_digest, folds_rows
 from fusionbench.histories import Epoch, epochs_of, history_csv, read_history
+from fusionbench.jsontext import json_text
 from fusionbench.methods import Method
 from fusionbench.metrics import metric
 from fusionbench.planning import built
@@ -158,7 +159,7 @@ def write_run(run: Run, folder: Path, tables: Mapping[str, str] | None = None) -
     write_text(folder / "history.csv", history_csv(run.history))
     for name, text in (tables or {}).items():
         write_text(folder / name, text)
-    write_text(folder / "run.json", json.dumps(run.facts, indent=1, sort_keys=True) + "\n")
+    write_text(folder / "run.json", json_text(run.facts, sort_keys=True))
 
 
 def read_run(folder: Path) -> Run:
@@ -241,7 +242,7 @@ def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
             "grids": _grids(outcome),
             "lacking": {s.id: list(lacks) for s in cohort.subjects if (lacks := s.lacks(study.comparison.modalities))},
         },
-        "folds": {"count": len(study.folds), "digest": folds_digest(study.folds)},
+        "folds": {"count": len(study.folds), "digest": folds_digest(study.folds), "sites": _sites(study)},
         "refit": study.comparison.protocol.refit,
         "seeds": {"seed": study.comparison.seed, "fold_seed": study.comparison.protocol.fold_seed},
         "methods": {e.label: _method_facts(study, e, outcome) for e in study.experiments},
@@ -257,6 +258,13 @@ def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
         },
         "seconds": round(seconds, 1),
     }
+
+
+def _sites(study: Study) -> dict[str, str]:
+    """Number of a fold -> the site that is tested in it, where each fold is a site."""
+    if study.comparison.protocol.folds_by != "site":
+        return {}
+    return {str(fold.number): study.cohort.subject(fold.split.test[0]).site for fold in study.folds if fold.split.test}
 
 
 def _grids(outcome: Outcome) -> list[dict[str, Any]]:
@@ -384,7 +392,7 @@ def _read_ranking(folder: Path) -> Iterable[Ranked]:
     for row in csv_rows((folder / "ranking.csv").read_bytes().decode()):
         scores, places = (tuple(map(float, row[name].split())) for name in ("inner_scores", "probabilities"))
         where = (row["experiment"], int(row["repeat"]), int(row["fold"]))
-        yield Ranked(*where, int(row["rank"]), row["modality"], float(row["score"]), scores, places)
+        yield Ranked(*where, int(row["rank"]), row["modality"], number(row["score"]), scores, places)
 
 
 def write_export(folder: Path, texts: Mapping[str, str], copies: Mapping[str, Path]) -> None:

@@ -99,7 +99,8 @@ class Store:
             )
             (folder / "predictions.csv").write_text(predictions.to_csv(), encoding="utf-8", newline="")
             (folder / "history.csv").write_text(_history_csv(history), encoding="utf-8")
-            (folder / "job.json").write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
+            told = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
+            (folder / "job.json").write_text(told, encoding="utf-8")
         self.checkpoint(key).drop()
 
     def checkpoint(self, key: str) -> Checkpoint:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from fusionbench.card import CohortCard, Scan, card_of
 from fusionbench.cohorts import Cohort, CohortReader, Proposal
 from fusionbench.errors import CohortError, UsageError
 from fusionbench.experiment import Comparison
+from fusionbench.nifti import Size
+from fusionbench.preprocessing import EMPTY
 from fusionbench.registry import Registry, read_cohort
 from fusionbench.study import open_study
 from fusionbench.volumes import Volumes
@@ -21,6 +25,10 @@ class Candidate:
 
     reader: str
     proposal: Proposal
+
+    def ready(self, folder: Path) -> bool:
+        """Whether it knows the labels and needs no file that is not there."""
+        return self.proposal.labelled and not self.unwritten(folder)
 
     def unwritten(self, folder: Path) -> tuple[str, ...]:
         """The files that it needs and that are not there yet."""
@@ -36,8 +44,9 @@ class Survey:
 
 
 def candidates(path: Path, registry: Registry, reader: str = "") -> tuple[Candidate, ...]:
-    """Every reader that would take what lies there, or only the one of that name; the one with most subjects first.
+    """Every reader that would take what lies there, or only the one of that name, the best first.
 
+    That is one that knows the labels and needs no file written, and of several the one with most subjects.
     Raises UsageError, saying what was looked for, if there is none.
     """
     if not path.exists():
@@ -51,21 +60,30 @@ def candidates(path: Path, registry: Registry, reader: str = "") -> tuple[Candid
         raise UsageError(
             f"no reader knows what {path.name!r} holds: looked for {looked}; docs/data.md shows what each takes"
         )
-    return tuple(sorted(found, key=lambda c: (-c.proposal.subjects, len(c.proposal.files), c.reader)))
+    folder = path if path.is_dir() else path.parent
+    return tuple(
+        sorted(found, key=lambda c: (not c.ready(folder), -c.proposal.subjects, len(c.proposal.files), c.reader))
+    )
 
 
-def survey(comparison: Comparison, registry: Registry, cache: Path) -> Survey:
-    """Read the cohort as a run of that comparison would, every file to its last byte; images go into the cache."""
+def survey(
+    comparison: Comparison, registry: Registry, cache: Path, listener: Callable[[Cohort], None] = lambda cohort: None
+) -> Survey:
+    """Read the cohort as a run of that comparison would, every file to its last byte; images go into the cache.
+
+    The listener gets the cohort before its images are read, which takes the time.
+    """
     source = comparison.cohort
     options = comparison.options.get(source.reader, {})
     try:
         cohort = read_cohort(source.reader, Path(source.data) if source.data else None, **options)
     except CohortError as error:
         return Survey(error.faults)
+    listener(cohort)
     compared, faults = _compared(comparison, registry, cohort)
     volumes = Volumes(compared, comparison.preprocessing, cache)
     names = comparison.modalities or tuple(modality.name for modality in cohort.modalities)
-    found = tuple(dict.fromkeys((*faults, *_bad_files(volumes, names))))
+    found = tuple(dict.fromkeys((*faults, *_crop_told_once(list(_bad_files(volumes, names)), volumes, names))))
     return Survey(found) if found else Survey(card=_card(volumes, names))
 
 
@@ -82,6 +100,29 @@ def _bad_files(volumes: Volumes, modalities: tuple[str, ...]) -> Iterable[str]:
     subjects = volumes.cohort.subjects
     yield from volumes.check([subject.id for subject in subjects], modalities)
     yield from volumes.check([subject.id for subject in subjects if subject.seg], modalities, segmentation=True)
+
+
+def _crop_told_once(faults: list[str], volumes: Volumes, modalities: tuple[str, ...]) -> list[str]:
+    """The faults; where images are lost in a crop that is larger than they are, one that says which would fit."""
+    crop, size = volumes.preprocessing.crop, _usual_size(volumes, modalities)
+    lost = [fault for fault in faults if EMPTY in fault]
+    if len(lost) < 2 or not crop or not size or all(mine >= window for mine, window in zip(size, crop, strict=True)):
+        return faults
+    told = (
+        f"{len(lost)} images are lost in preprocessing.crop={list(crop)}: {EMPTY}; most files are {list(size)}, "
+        f"so set preprocessing.crop={list(size)}"
+    )
+    return [told, *(fault for fault in faults if fault not in lost)]
+
+
+def _usual_size(volumes: Volumes, modalities: tuple[str, ...]) -> Size | None:
+    """The (D, H, W) of most files that can be read; None if there is none."""
+    sizes: Counter[Size] = Counter()
+    for subject in volumes.cohort.subjects:
+        for name in (name for name in modalities if name in subject.files):
+            with suppress(CohortError):  # told already
+                sizes[volumes.grid(subject.id, name).size] += 1
+    return sizes.most_common(1)[0][0] if sizes else None
 
 
 def _card(volumes: Volumes, modalities: tuple[str, ...]) -> CohortCard:

@@ -219,3 +219,10 @@ def test_a_data_set_is_proposed_as_it_can_be_read(tmp_path: Path) -> None:
     bare = Bids().propose(root)
     assert bare is not None
     assert "participants.tsv needs a column of labels" in bare.guesses
+
+
+def test_new_subjects_need_no_table_whatever_the_run_was_read_with(raw):
+    (raw / "participants.tsv").unlink()
+    options = {"label": "grade", "site": "hospital", "classes": {"4": "HGG", "2": "LGG"}, "positive_class": "LGG"}
+    cohort = Bids(**options).read_new(raw, ("LGG", "HGG"), "LGG")
+    assert {(subject.label, subject.site) for subject in cohort.subjects} == {("", "")}

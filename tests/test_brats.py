@@ -178,9 +178,10 @@ def test_bad_labels_are_all_named_with_what_was_meant(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("subject,grade\none,LGG\n", "has no column 'label'; its columns are subject, grade"),
+        ("subject,grade\none,LGG\n", "has no column 'label': there are grade, subject"),
         ("subject,label\n", "has no rows"),
-        ("", "cannot be read as CSV"),
+        ("id,grade\none,LGG\n", "has no columns 'subject', 'label': "),
+        ("", "labels.csv is empty"),
     ],
 )
 def test_a_table_that_is_no_table_of_labels_is_refused(tmp_path, text, says):
@@ -341,3 +342,23 @@ def test_options_can_be_set_from_toml():
         "classes": ("0", "1"),
         "positive_class": "1",
     }
+
+
+# No label source
+
+
+@pytest.mark.parametrize("layout", ["grades", "plain", "one"])
+def test_subjects_to_be_predicted_need_no_label_whatever_the_run_was_read_with(graded, tmp_path, layout):
+    options = {"labels": "gone.csv", "subject": "ID", "label": "MGMT", "site": "Hospital", "classes": ("HGG", "LGG")}
+    case(tmp_path / "new" / "other")
+    folder = {"grades": graded, "plain": tmp_path / "new", "one": tmp_path / "new" / "other"}[layout]
+    cohort = Brats(**options, positive_class="HGG").read_new(folder, ("HGG", "LGG"), "LGG")
+    told = {"grades": ["HGG", "HGG", "LGG"], "plain": [""], "one": [""]}[layout]
+    assert [subject.label for subject in cohort.subjects if subject.id != "other"] == told * (layout == "grades")
+    assert {subject.label for subject in cohort.subjects if subject.id == "other"} <= {""}
+
+
+def test_a_name_of_a_table_that_is_nearly_right_is_said_so(graded):
+    (graded / "labels.csv").write_text("subject,label\nBrats18_1,HGG\n")
+    with pytest.raises(CohortError, match=r"lables.csv does not exist: did you mean 'labels.csv'\?"):
+        Brats(labels="lables.csv").read(graded)

@@ -270,7 +270,8 @@ def test_pictures_are_the_same_bytes_each_time_and_hold_pixels_only(tmp_path: Pa
 
 def test_an_error_of_a_cohort_holds_every_fault_and_survives_a_process() -> None:
     error = CohortError.of("made", [f"{n} is bad" for n in range(20)])
-    assert str(error).endswith("7 is bad; and 12 more")
+    assert str(error).endswith("7 is bad; and 12 more; `fusionbench data check` lists them all")
+    assert str(CohortError.of("made", ["0 is bad"] * 8)).endswith("; 0 is bad")
     assert len(error.faults) == 20
     again = copy(error)  # by the same means as into another process
     assert (str(again), again.faults) == (str(error), error.faults)
@@ -316,6 +317,24 @@ def test_a_survey_names_every_bad_file_bad_outline_and_missing_modality(
     assert all(any(f"'s{n:02d}', t2" in fault for fault in faults) for n in range(10))
     assert any(fault.startswith("'s10': seg is 7 x 10 x 8") for fault in faults)
     assert any(fault.startswith("'s11' has no t2") and "--missing" in fault for fault in faults)
+
+
+def test_a_crop_that_is_far_too_large_is_one_fault_that_says_which_would_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects = [subject(tmp_path, f"s{n}", "ab"[n % 2], ("t1", "t2")) for n in range(8)]
+    subjects[3].files["t2"].write_bytes(b"no image")
+    made = cohort(*subjects, modalities=("t1", "t2"))
+    faults = surveyed(made, tmp_path, monkeypatch, "preprocessing.crop=[96, 96, 96]")
+    assert isinstance(faults, tuple)
+    assert len(faults) == 2
+    assert faults[0] == (
+        "15 images are lost in preprocessing.crop=[96, 96, 96]: almost nothing is in the picture; "
+        "most files are [6, 10, 8], so set preprocessing.crop=[6, 10, 8]"
+    )
+    assert "'s3', t2" in faults[1]
+    wide = surveyed(made, tmp_path, monkeypatch, "preprocessing.percentiles=[50, 50.01]")
+    assert not [fault for fault in wide if "are lost in" in fault]
 
 
 def test_a_survey_says_what_a_run_would_not_start_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,6 +385,23 @@ def test_the_reader_of_most_subjects_comes_first_and_then_the_one_that_needs_no_
     ours = {"a", "b", "c", "d"}
     assert [c.reader for c in candidates(tmp_path, registry) if c.reader in ours] == ["b", "d", "a"]
     assert [c.reader for c in candidates(tmp_path, registry, "a")] == ["a"]
+
+
+def test_a_reader_that_knows_the_labels_and_needs_no_file_goes_before_one_of_more_subjects(tmp_path: Path) -> None:
+    class Unlabelled(reader("unlabelled", 9)):  # type: ignore[misc]
+        """Finds everybody, and no label."""
+
+        def propose(self, path: Path) -> Proposal | None:
+            return Proposal(subjects=9, labelled=False)
+
+    several = [reader("ready", 3), reader("writes", 5, manifest="x"), Unlabelled]
+    registry = load_registry().with_classes("mine", cohort=several)
+    ours = {"ready", "writes", "unlabelled"}
+    found = [c.reader for c in candidates(tmp_path, registry) if c.reader in ours]
+    assert found == ["ready", "unlabelled", "writes"]
+    (tmp_path / "manifest").touch()
+    found = [c.reader for c in candidates(tmp_path, registry) if c.reader in ours]
+    assert found == ["writes", "ready", "unlabelled"]
 
 
 def test_where_nothing_fits_it_is_said_what_was_looked_for(tmp_path: Path) -> None:

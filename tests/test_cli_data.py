@@ -119,6 +119,7 @@ def test_check_says_who_reads_it_if_nobody_said(tmp_path: Path, fusionbench) -> 
     done = fusionbench("data", "check", "tables")
     assert done.code == 0, done.err
     assert "Cohort: tables, read by table." in done.out.splitlines()
+    assert "images" not in done.out
     assert "--data tables --cohort table" in done.out
     assert "  a: 36 rows of 4 features; " in done.out
 
@@ -195,7 +196,39 @@ def test_a_card_of_tables_needs_no_picture(tmp_path: Path, fusionbench) -> None:
     assert {path.name for path in (tmp_path / "out" / "deep").iterdir()} == {"card.md", "card.json"}
 
 
+def test_a_card_may_be_of_some_modalities_and_without_whom_they_are_missing(tmp_path: Path, fusionbench) -> None:
+    write_brats(tmp_path / "data")
+    next((tmp_path / "data").rglob("S01_flair.nii.gz")).unlink()
+    for path in (tmp_path / "data").rglob("*_t1ce.nii.gz"):
+        path.write_bytes(b"no image")
+    words = ["data", "card", "data", "--cohort", "brats", "--out", "out/deep"]
+    failed = fusionbench(*words)
+    assert (failed.code, (tmp_path / "out").exists()) == (2, False)
+    done = fusionbench(*words, "--modalities", "flair")
+    assert done.code == 0, done.err
+    told = json.loads((tmp_path / "out" / "deep" / "card.json").read_text())
+    assert ([image["name"] for image in told["images"]], told["subjects"]) == (["flair"], 8)
+    assert "1 left out, for they have none" in told["notes"][0]
+    left = fusionbench(*words, "--modalities", "flair", "--missing", "drop-subject")
+    assert "left out, for they lack a modality: 'S01' (no flair)" in left.out
+    strict = fusionbench(*words, "--modalities", "flair", "--missing", "error")
+    assert (strict.code, "'S01' has no flair" in strict.err) == (2, True)
+
+
 # init
+
+
+def test_one_more_file_beside_a_download_does_not_change_who_reads_it(tmp_path: Path, fusionbench) -> None:
+    data = write_brats(tmp_path / "data")
+    (data / "templates" / "mni").mkdir(parents=True)
+    source = next(data.rglob("*_t1ce.nii.gz"))
+    (data / "templates" / "mni" / "mni_t1.nii.gz").write_bytes(source.read_bytes())
+    done = fusionbench(*crop("data", "check", "data"))
+    assert done.code == 0, done.err
+    assert "Cohort: data, read by brats." in done.out
+    assert "It could also be read by manifest (10 subjects)" in done.out
+    assert "brats would read 9 subjects." in fusionbench("data", "init", "data").out
+    assert not (data / "manifest.csv").exists()
 
 
 def test_init_writes_what_the_reader_proposes_and_names_the_next_command(

@@ -117,6 +117,15 @@ def new_tables(subjects: int = 7, seed: int = 5) -> Cohort:
     return replace(cohort, name="new", subjects=bare, labelled=False)
 
 
+def shuffled(cohort: Cohort, places: Sequence[int]) -> Cohort:
+    """The cohort with the columns of every table at other places."""
+    moved = (
+        replace(s, features={name: tuple(row[n] for n in places) for name, row in s.features.items()})
+        for s in cohort.subjects
+    )
+    return replace(cohort, subjects=tuple(moved))
+
+
 def lacking(cohort: Cohort, id: str, *modalities: str) -> Cohort:
     """The cohort with a subject that lacks some tables."""
     changed = (
@@ -605,7 +614,7 @@ def test_a_run_folder_of_an_older_version_or_none_is_refused(tmp_path: Path, tra
         TrainedRun.open(tmp_path, trained.store, trained.registry)
 
 
-def test_columns_in_another_order_are_refused(tmp_path: Path) -> None:
+def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
     def named(cohort: Cohort, order: str) -> Cohort:
         modalities = [replace(m, columns=tuple(f"{m.name}{n}" for n in order)) for m in cohort.modalities]
         return replace(cohort, modalities=tuple(modalities))
@@ -614,6 +623,10 @@ def test_columns_in_another_order_are_refused(tmp_path: Path) -> None:
     trained = done(study, tmp_path / "run", tmp_path / "store")
     same = trained.predict(named(new_tables(), "0123"), ["logistic"])
     assert list(same.opinions[0].mean.ids) == sorted(s.id for s in new_tables().subjects)
-    with pytest.raises(UsageError, match="column 2 of a is 'a2'; the run was trained with 'a1' there"):
-        trained.predict(named(new_tables(), "0213"), ["logistic"])
+    moved = trained.predict(named(shuffled(new_tables(), (0, 2, 1, 3)), "0213"), ["logistic"])
+    assert np.array_equal(moved.opinions[0].mean.probabilities, same.opinions[0].mean.probabilities)
+    assert "columns of a brought into the order that was trained on" in moved.notes
+    assert not [note for note in same.notes if "brought into the order" in note]
+    with pytest.raises(UsageError, match="a has the columns 'a9', which .* it was trained with 'a1': rename"):
+        trained.predict(named(new_tables(), "0923"), ["logistic"])
     assert trained.predict(new_tables(), ["logistic"])  # whose columns nobody named

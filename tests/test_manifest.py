@@ -181,7 +181,9 @@ def test_a_group_stays_in_one_fold(tmp_path: Path) -> None:
         ("subject,label,t1\nx,HGG,x.nii\n", {"features": {"t1": ["*"]}}, "'t1' is an image already"),
         ("subject,Label,t1\nx,HGG,x.nii\n", {}, r"no column 'label': did you mean 'Label'\?.*set manifest\.label"),
         ("subject\tlabel\tt1\nx\tHGG\tx.nii\n", {}, "save it as comma-separated"),
-        ("", {}, "cannot be read as CSV"),
+        ("", {}, "is empty"),
+        ("subject,label,t1\n", {}, "has no rows"),
+        ("ID,WHO,t1\nx,1,x.nii\n", {}, "has no columns 'subject', 'label'.*set manifest.subject and manifest.label"),
     ],
 )
 def test_what_no_manifest_is_is_refused_with_the_mend(
@@ -429,3 +431,27 @@ def test_nothing_is_proposed_where_there_is_nothing_or_a_manifest_already(tmp_pa
     file = write(tmp_path, [row("a", t1="a.nii"), row("b", t1="b.nii")])
     assert Manifest().propose(tmp_path) == Proposal((), {}, ("manifest.csv is there already",), 2)
     assert Manifest().propose(file) is None
+
+
+def test_new_subjects_need_neither_labels_nor_groups_sites_and_outlines(tmp_path: Path) -> None:
+    file = write(tmp_path, [{"ID": "a", "t1": "a.nii"}])
+    names = {"subject": "ID", "label": "WHO", "group": "Patient", "site": "Scanner", "seg": "mask"}
+    cohort = Manifest(**names, classes={"4": "HGG"}, positive_class="HGG").read_new(file, ("HGG", "LGG"), "LGG")
+    assert [(s.id, s.label, s.group, s.site, s.seg) for s in cohort.subjects] == [("a", "", "a", "", None)]
+
+
+def test_a_hidden_folder_is_not_proposed(tmp_path: Path) -> None:
+    for place in ("seen", ".hidden", "__MACOSX/seen"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a_t1.nii.gz").touch()
+    proposal = Manifest().propose(tmp_path)
+    assert (proposal.subjects, proposal.labelled) == (1, False)
+    assert "hidden" not in proposal.files["manifest.csv"]
+
+
+@pytest.mark.parametrize(("label", "labelled"), [("HGG", True), ("", False)])
+def test_a_manifest_that_is_there_knows_labels_once_they_are_filled_in(
+    tmp_path: Path, label: str, labelled: bool
+) -> None:
+    write(tmp_path, [row("a", label, t1="a.nii"), row("b", "", t1="b.nii")])
+    assert Manifest().propose(tmp_path) == Proposal((), {}, ("manifest.csv is there already",), 2, labelled)

@@ -29,6 +29,7 @@ from fusionbench.batches import Batches, keep
 from fusionbench.cohorts import completed
 from fusionbench.components import FeatureSpec, presence
 from fusionbench.errors import CohortError, UsageError
+from fusionbench.metrics import METRICS
 from fusionbench.planning import Fit
 from fusionbench.subsets import by_available
 from fusionbench.testing.toys import Toy
@@ -285,7 +286,7 @@ def test_a_table_that_nobody_of_a_training_part_has_says_nothing(store: Store) -
 
 
 def test_only_those_who_have_something_teach_and_are_counted() -> None:
-    cohort = gappy({n: ("a",) for n in range(0, 30, 3)})  # most of the LGG
+    cohort = gappy(dict.fromkeys(range(0, 30, 3), ("a",)))  # most of the LGG
     study = open_study(comparison(fusion=["unimodal"], baselines=[], missing="mask"), cohort=cohort)
     fit = next(job.fit for job in plan(study).jobs if job.fit.modalities[0].name == "a")
     batches = batches_of_fit(study, fit)
@@ -300,7 +301,9 @@ def test_only_those_who_have_something_teach_and_are_counted() -> None:
 
 def test_pixel_puts_a_missing_table_at_the_mean_of_the_others(store: Store) -> None:
     far = gappy()
-    moved = [replace(s, features={n: tuple(100 + x for x in row) for n, row in s.features.items()}) for s in far.subjects]
+    moved = [
+        replace(s, features={n: tuple(100 + x for x in row) for n, row in s.features.items()}) for s in far.subjects
+    ]
     asked = comparison(fusion=["pixel"], baselines=[], missing="mask", recipe={"epochs": 0})
     study = open_study(asked, cohort=replace(far, subjects=tuple(moved)))
     run(study, store)
@@ -321,6 +324,19 @@ def test_modality_dropout_reaches_what_is_stacked(store: Store) -> None:
         return store.weights(job.key)["meta.1.weight"]
 
     assert not torch.equal(weights(0.0), weights(0.5))
+
+
+def test_a_ranking_draws_the_score_of_a_rare_modality_toward_chance(store: Store) -> None:
+    few = gappy({n: ("a",) for n in range(36) if n % 4})
+    study = open_study(comparison(missing="mask", recipe={"epochs": 4, "batch_size": 4}), cohort=few)
+    outcome = run(study, store)
+    for decision in outcome.decisions:
+        (evidence,) = [one for one in decision.evidence if one.modality == "a"]
+        for score, part in zip(evidence.scores, evidence.parts, strict=True):
+            here = {id for id in part.ids if few.subject(id).has("a")}
+            alone, share = METRICS["roc_auc"](part.of(here), "LGG"), len(here) / len(part.ids)
+            assert score == pytest.approx(share * alone + (1 - share) / 2, nan_ok=True)
+            assert np.isnan(score) or abs(score - 0.5) <= share / 2 + 1e-9
 
 
 def test_scores_by_what_subjects_have(store: Store) -> None:

@@ -26,6 +26,7 @@ class Component:
         rate: float = 0.5,
         shared: bool = False,
         weights: Annotated[Path | None, "a checkpoint"] = None,
+        positive: str = "",
     ) -> None: ...
 
 
@@ -49,7 +50,7 @@ def option(name: str) -> Option:
 
 
 def test_options_are_the_keyword_only_arguments_in_their_order() -> None:
-    assert [one.name for one in declared_options(Component)] == ["width", "mode", "rate", "shared", "weights"]
+    assert [one.name for one in declared_options(Component)] == ["width", "mode", "rate", "shared", "weights", "positive"]
 
 
 def test_an_option_has_type_default_and_help() -> None:
@@ -98,14 +99,14 @@ def test_the_options_of_guidance_are_those_of_the_papers_open_questions() -> Non
 
 
 def test_defaults_stand_where_nothing_is_given() -> None:
-    defaults = {"width": 64, "mode": "sum", "rate": 0.5, "shared": False, "weights": None}
+    defaults = {"width": 64, "mode": "sum", "rate": 0.5, "shared": False, "weights": None, "positive": ""}
     assert resolve_options(Component, {}) == defaults
     assert resolve_options(Component, {"width": 8, "mode": "mean"}) == defaults | {"width": 8, "mode": "mean"}
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({"width": "8"}, 8), ({"rate": 1}, 1.0), ({"shared": "true"}, True), ({"weights": "a/b.pth"}, Path("a/b.pth"))],
+    [({"width": "8"}, 8), ({"rate": 1}, 1.0), ({"shared": "true"}, True), ({"weights": "a/b.pth"}, Path("a/b.pth")), ({"positive": 1}, "1")],
     ids=str,
 )
 def test_values_as_the_command_line_gives_them_become_their_type(given: dict[str, Any], expected: object) -> None:

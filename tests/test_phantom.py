@@ -149,6 +149,18 @@ def test_something_else_at_the_place_is_not_read(tmp_path: Path) -> None:
         Phantom().read(tmp_path)
 
 
+def test_a_model_of_phantoms_is_asked_about_any_folder_in_their_layout(tmp_path: Path) -> None:
+    read_cohort("phantom", tmp_path / "made", subjects=3, spacing=10.0)
+    (tmp_path / "made" / "cohort.json").unlink()
+    for options in ({}, {"sites": 2}):
+        cohort = Phantom(**options).read_new(tmp_path / "made", ("HGG", "LGG"), "LGG")
+        assert len(cohort.subjects) == 3
+        assert {subject.label for subject in cohort.subjects} == {"HGG", "LGG"}
+    with pytest.raises(CohortError, match="is no folder"):
+        Phantom().read_new(tmp_path / "absent", ("HGG", "LGG"), "LGG")
+    assert not (tmp_path / "absent").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fusionbench import read_cohort
 from fusionbench.errors import CohortError, UsageError
 from fusionbench.experiment import parse_setting
 from fusionbench.options import resolve_options
@@ -141,8 +142,9 @@ def test_labels_that_are_missing_or_no_class_are_named(tmp_path):
         ("patient,label,f\na,x,1\n", "t.csv has no column 'subject'"),
         ("subject,grade,f\na,x,1\n", "no column 'label' of labels"),
         ("subject,label,g\na,x,1\n", "modality f: no column is 'f'"),
-        ("subject,label,f\na,x,1,2\n", "t.csv cannot be read as CSV"),
-        ("", "t.csv cannot be read as CSV"),
+        ("subject,label,f\na,x,1\nb,y,1,2\n", "t.csv: line 3 has 4 cells, the header 3"),
+        ("", "t.csv is empty"),
+        ("subject,label,f\n", "t.csv has no rows; its columns are subject, label, f"),
     ],
 )
 def test_broken_tables_are_refused_with_the_mend(tmp_path, text, says):
@@ -253,3 +255,34 @@ def test_options_are_checked():
     with pytest.raises(UsageError, match="modalities"):
         resolve_options(Table, {"modalities": {"clinical": 3}})
     assert resolve_options(Table, {})["modalities"] == {}
+
+
+def test_new_subjects_need_no_labels_whatever_the_run_was_read_with(omics):
+    folder, _ = omics
+    (folder / "labels.csv").unlink()
+    options = {"labels": "truth.csv", "label": "grade", "classes": {"1": "AD", "0": "NC"}, "positive_class": "AD"}
+    cohort = Table(**options, modalities={"rna": ["a", "b"]}).read_new(folder, ("NC", "AD"), "AD")
+    assert {subject.label for subject in cohort.subjects} == {""}
+
+
+def test_of_classes_of_one_size_none_is_called_the_smaller(tmp_path):
+    table = write(tmp_path / "t.csv", "subject,label,f\na,x,1\nb,y,2\n")
+    notes = Table(modalities={"f": ["f"]}).read(table).notes
+    assert notes == ("positive class x, the first, for none is smaller, as table.positive_class is not set",)
+
+
+def test_labels_under_a_name_that_is_nearly_right_are_said_so(omics):
+    folder, _ = omics
+    with pytest.raises(CohortError, match=r"lables.csv does not exist: did you mean 'labels.csv'\?"):
+        Table(labels="lables.csv", modalities={"rna": ["*"]}).read(folder)
+
+
+def test_ids_that_a_spreadsheet_would_make_equal_are_noted(tmp_path):
+    ids = ["1", "01", "1.0", " 1", "2", "A b", "aB", "10", "x-01-2", "X-1-02"]
+    rows = [f"{id},{'xy'[n % 2]},{n}" for n, id in enumerate(ids)]
+    table = write(tmp_path / "t.csv", "\n".join(["subject,label,f", *rows]) + "\n")
+    notes = read_cohort("table", table, modalities={"f": ["f"]}, positive_class="x").notes
+    assert notes == (
+        "ids that differ only in case, blanks or zeros are different subjects: "
+        "'1' and '01' and '1.0' and ' 1'; 'A b' and 'aB'; 'x-01-2' and 'X-1-02'",
+    )

@@ -24,7 +24,7 @@ data = typer.Typer(
 )
 
 Place = Annotated[Path, typer.Argument(metavar="PATH", help="The folder or table that holds the data.")]
-Reader = Annotated[str, typer.Option(help="Reader of the data; without it the one that finds most subjects.")]
+Reader = Annotated[str, typer.Option(help="Reader of the data; without it the one that finds most, with labels.")]
 
 
 @data.command()
@@ -48,9 +48,8 @@ def check(
     registry = fusionbench.load_registry()
     flags = {"modalities": asked.names(modalities) or None, "missing": missing or None}
     comparison, settings = _composed(registry, path, cohort, setting, flags, config)
-    render_data.checking()
     place = store or (home or fusionbench.data_home()) / "store"
-    found = survey(comparison, registry, place / "volumes")
+    found = survey(comparison, registry, place / "volumes", render_data.checking)
     if found.card is None:
         render_data.faults(found.faults)
         raise typer.Exit(1)
@@ -64,22 +63,24 @@ def card(
     path: Place,
     out: Annotated[Path, typer.Option(help="Folder for card.md, card.json and the pictures.")],
     cohort: Reader = "",
+    modalities: asked.Modalities = "",
+    missing: asked.Missing = "",
     setting: asked.Settings = None,
 ) -> None:
     """Describe a cohort: counts, sizes, intensities, tables, what was left out, and slices of some subjects."""
     from fusionbench.atomic import writable_folder
-    from fusionbench.card import card_of, measured
+    from fusionbench.card import card_of, measured, narrowed
     from fusionbench.slices import pictures, shown
     from fusionbench_cli import render_data
 
     registry = fusionbench.load_registry()
-    comparison, _ = _composed(registry, path, cohort, setting, {})
-    writable_folder(out)
-    read = _read(comparison)
+    comparison, _ = _composed(registry, path, cohort, setting, {"missing": missing or None})
+    read = narrowed(_read(comparison), asked.names(modalities), missing)
     most = comparison.preprocessing.max_voxels
     found = card_of(read, measured(read, most))
     subjects = shown(read)
     drawn = pictures(read, subjects, most)
+    writable_folder(out)
     text = found.to_markdown({p.modality: p.file for p in drawn}, [(s.id, s.label) for s in subjects])
     _write(out, {p.file: p.png for p in drawn} | {"card.json": found.to_json().encode(), "card.md": text.encode()})
     render_data.card(found)

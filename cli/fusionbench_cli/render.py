@@ -321,7 +321,7 @@ def _ranking(board: Leaderboard) -> None:
 
 def _list(header: list[str], rows: list[list[Any]], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=1))
+        print(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=1, allow_nan=False))
     else:
         print_table("", header, [[str(cell) for cell in row] for row in rows])
 

@@ -28,9 +28,10 @@ def others(candidates: Sequence[Candidate]) -> None:
         say(f"It could also be read by {found}: choose with --cohort NAME.")
 
 
-def checking() -> None:
-    """What takes its time."""
-    say("Reading every file to its last byte; images are preprocessed once and kept for the runs that follow.")
+def checking(cohort: Cohort) -> None:
+    """What takes its time, if anything does."""
+    if any(modality.kind == "image" for modality in cohort.modalities):
+        say("Reading every file to its last byte; images are preprocessed once and kept for the runs that follow.")
 
 
 def faults(found: Sequence[str]) -> None:

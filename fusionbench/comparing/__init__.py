@@ -2,9 +2,10 @@
 
 from fusionbench.comparing.calibration import Bin, Calibration, calibration, reliability
 from fusionbench.comparing.delong import AreaUnderCurve, delong_p
-from fusionbench.comparing.findings import ENOUGH_SCORES, TOO_FEW, Estimate, Findings, Pair, compare
+from fusionbench.comparing.findings import ENOUGH_SCORES, KNOWN, TOO_FEW, Estimate, Findings, Pair, compare
 from fusionbench.comparing.intervals import CONDITIONAL, Interval, Resample, bootstrap, shares, wilson
 from fusionbench.comparing.orders import Agreement, agreement, rank_probabilities
+from fusionbench.comparing.pooling import Place, Tested, mean_or_nan, pooled, pooled_score, undefined
 from fusionbench.comparing.power import Detectable, smallest_auc_difference, smallest_difference
 from fusionbench.comparing.resampled import ROPE, Difference, holm
 from fusionbench.comparing.shapley import shapley
@@ -13,6 +14,7 @@ from fusionbench.comparing.standings import Standing, standings
 __all__ = [
     "CONDITIONAL",
     "ENOUGH_SCORES",
+    "KNOWN",
     "ROPE",
     "TOO_FEW",
     "Agreement",
@@ -25,14 +27,19 @@ __all__ = [
     "Findings",
     "Interval",
     "Pair",
+    "Place",
     "Resample",
     "Standing",
+    "Tested",
     "agreement",
     "bootstrap",
     "calibration",
     "compare",
     "delong_p",
     "holm",
+    "mean_or_nan",
+    "pooled",
+    "pooled_score",
     "rank_probabilities",
     "reliability",
     "shapley",
@@ -40,5 +47,6 @@ __all__ = [
     "smallest_auc_difference",
     "smallest_difference",
     "standings",
+    "undefined",
     "wilson",
 ]

@@ -10,26 +10,21 @@ from itertools import combinations
 
 from fusionbench.comparing.delong import METHOD, AreaUnderCurve, delong_p
 from fusionbench.comparing.intervals import DRAWS, Interval, Resample, bootstrap, shares
-from fusionbench.comparing.power import (
-    ALPHA,
-    Detectable,
-    smallest_auc_difference,
-    smallest_difference,
-)
+from fusionbench.comparing.pooling import Place, Tested, pooled_score
+from fusionbench.comparing.power import ALPHA, Detectable, smallest_auc_difference, smallest_difference
 from fusionbench.comparing.resampled import ROPE, Difference, holm
 from fusionbench.comparing.standings import Standing, standings
 from fusionbench.errors import UsageError
-from fusionbench.metrics import Metric, metric, roc_auc
+from fusionbench.metrics import METRICS, Metric, metric, roc_auc
 from fusionbench.predictions import Predictions
 
 ENOUGH_SCORES = 10
 """Below this many fold scores no test has the power to separate methods."""
+KNOWN = ("roc_auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "brier")
+"""The metrics that every method has an interval of."""
 TOO_FEW = "too few folds to separate methods: use --repeats"
-
-Place = tuple[int, int]
-"""(repeat, fold)."""
-Tested = Mapping[Place, Predictions]
-"""Of one method: what it says of the test part of each fold."""
+SINGLE = "a single test part: no test over folds can separate methods"
+UNDEFINED = "not defined on every test fold: no test can separate methods by it"
 
 
 @dataclass(frozen=True)
@@ -43,8 +38,9 @@ class Estimate:
     bootstrap: Interval
     delong: Interval
     """NaN unless the metric is the ROC-AUC of two classes."""
-    shares: Mapping[str, Interval]
-    """accuracy and, of two classes, sensitivity and specificity: Wilson's, over all test folds."""
+    intervals: Mapping[str, Interval]
+    """Of each metric in KNOWN: Wilson's over all test folds of accuracy and, of two classes, sensitivity and
+    specificity; of the others the patient bootstrap's."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +89,21 @@ class Findings:
         """Whether there are too few fold scores for any test over them."""
         return self.folds < ENOUGH_SCORES
 
+    @property
+    def undefined(self) -> bool:
+        """Whether a fold has no score, for a class is absent there."""
+        return any(math.isnan(estimate.mean) for estimate in self.estimates)
+
+    @property
+    def untested(self) -> str:
+        """Why no test over the folds can separate methods; empty if one can."""
+        if self.undefined:
+            return f"{self.metric} is {UNDEFINED}"
+        return SINGLE if self.folds == 1 else TOO_FEW if self.too_few else ""
+
     def notes(self) -> list[str]:
         """What must be said beside a table, one line each."""
-        return [*([TOO_FEW] if self.too_few else self._separated()), *self._detected()]
+        return [*([self.untested] if self.untested else self._separated()), *self._detected()]
 
     def _separated(self) -> list[str]:
         if not self.pairs:
@@ -120,14 +128,17 @@ def compare(
     *,
     score: str = "roc_auc",
     groups: Mapping[str, str] | None = None,
+    subjects: int = 0,
     rope: float = ROPE,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Findings:
     """What may be claimed of methods from method -> (repeat, fold) -> predictions.
 
-    `groups` is subject -> patient, where that differs. Leave failed methods out. Raises UsageError if two methods were
-    not tested on the same subjects in the same folds, or if nothing is given.
+    `groups` is subject -> patient, where that differs; `subjects` is how many there are, where some are only trained
+    on. Leave failed methods out. Methods come by descending mean; where a fold has no score, by that of the folds
+    pooled. Raises UsageError if two methods were not tested on the same subjects in the same folds, or if nothing is
+    given.
     """
     places = _shared_places(tested)
     chosen = metric(score)
@@ -136,9 +147,9 @@ def compare(
     resample = Resample.of(next(iter(parts.values())), groups, draws, seed)
     estimates = sorted(
         (_estimate(m, several, chosen, positive_class, groups, resample, areas[m]) for m, several in parts.items()),
-        key=lambda estimate: (_descending(estimate.mean, chosen), estimate.method),
+        key=lambda e: (_descending(_score(e, tested[e.method], chosen, positive_class), chosen), e.method),
     )
-    ratio = size_ratio(places, parts[estimates[0].method])
+    ratio = size_ratio(places, parts[estimates[0].method], subjects)
     pairs = _pairs(estimates, ratio, chosen, areas, rope)
     better = {(p.a, p.b) if (p.difference > 0) == chosen.higher_is_better else (p.b, p.a) for p in pairs if p.separated}
     return Findings(
@@ -151,17 +162,21 @@ def compare(
     )
 
 
-def size_ratio(places: Sequence[Place], parts: Sequence[Predictions]) -> float:
+def size_ratio(places: Sequence[Place], parts: Sequence[Predictions], subjects: int = 0) -> float:
     """n_test / n_training, the mean over folds; who is not tested in a fold of a repeat was trained on in it.
 
-    Raises UsageError for a repeat of one fold, which says nothing of how many were trained on.
+    `subjects` is how many there are, if some are never tested. Raises UsageError for a repeat of one fold that tests
+    everybody known of, which says nothing of how many were trained on.
     """
     total: dict[int, int] = {}
     for (repeat, _), part in zip(places, parts, strict=True):
         total[repeat] = total.get(repeat, 0) + len(part.ids)
-    sizes = [(len(part.ids), total[repeat]) for (repeat, _), part in zip(places, parts, strict=True)]
+    sizes = [(len(part.ids), max(total[repeat], subjects)) for (repeat, _), part in zip(places, parts, strict=True)]
     if alone := [repeat for (repeat, _), (test, all_) in zip(places, sizes, strict=True) if test == all_]:
-        raise UsageError(f"repeat {alone[0]} has one fold, so nobody was trained on: give every fold of each repeat")
+        raise UsageError(
+            f"repeat {alone[0]} has one fold, so nobody was trained on: give every fold of each repeat, or tell how "
+            "many subjects there are"
+        )
     return statistics.fmean(test / (all_ - test) for test, all_ in sizes)
 
 
@@ -202,8 +217,22 @@ def _estimate(
         mean=statistics.fmean(scores),
         bootstrap=bootstrap(resample.scores(parts, chosen, positive_class)),
         delong=area.interval() if area.influence else Interval(math.nan, math.nan, METHOD),
-        shares=shares(parts, positive_class, groups),
+        intervals=_intervals(parts, positive_class, groups, resample),
     )
+
+
+def _intervals(
+    parts: Sequence[Predictions], positive_class: str, groups: Mapping[str, str] | None, resample: Resample
+) -> dict[str, Interval]:
+    wilson = shares(parts, positive_class, groups)
+    return {
+        name: wilson.get(name) or bootstrap(resample.scores(parts, METRICS[name], positive_class)) for name in KNOWN
+    }
+
+
+def _score(estimate: Estimate, tested: Tested, chosen: Metric, positive_class: str) -> float:
+    """What a method is placed by: its mean, or the score of the folds pooled where a fold has none."""
+    return pooled_score(tested, chosen, positive_class) if math.isnan(estimate.mean) else estimate.mean
 
 
 def _pairs(

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fusionbench.metrics import Metric, decide, roc_auc
+from fusionbench.comparing.weighted import WEIGHTED, Counts
+from fusionbench.metrics import Metric, decide
 from fusionbench.predictions import Predictions
 
 LEVEL = 0.95
@@ -20,8 +20,8 @@ CONDITIONAL = "conditional on the fitted models"
 """Said of whatever knows that patients vary and not that training does: it is too sure of itself."""
 SEVERAL = 200
 """Below this many draws with a score a percentile is not worth printing."""
-
-Counts = NDArray[np.float64]
+ROUNDING = 1e-12
+"""Draws that differ by less differ in the order of a sum."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,9 @@ class Resample:
 
     def _of(self, part: Predictions, metric: Metric, positive_class: str) -> Counts:
         positive, counts = part.classes.index(positive_class), self.counts[:, [self.column[id] for id in part.ids]]
-        if metric.function is roc_auc:
-            return _drawn_auc(part, positive, counts)
         targets, rows = part.targets, np.arange(len(part.ids))
+        if weighted := WEIGHTED.get(metric.function):
+            return weighted(targets, part.probabilities, positive, counts)
         drawn = (np.repeat(rows, times) for times in counts.astype(int))
         return np.array([metric.function(targets[d], part.probabilities[d], positive) if len(d) else math.nan
                          for d in drawn])  # fmt: skip
@@ -150,29 +150,15 @@ class Resample:
 def bootstrap(scores: Counts, level: float = LEVEL) -> Interval:
     """The percentile interval of drawn scores (draws,), without those that are NaN.
 
-    NaN if all are equal, as at a perfect score, since drawing again finds no error that was never made; also if fewer
-    than 200 have a score.
+    NaN if all are equal but for rounding, as at a perfect score, since drawing again finds no error that was never
+    made; also if fewer than 200 have a score.
     """
     method = f"patient bootstrap, {CONDITIONAL}"
     known = scores[~np.isnan(scores)]
-    if len(known) < SEVERAL or known.min() == known.max():
+    if len(known) < SEVERAL or np.ptp(known) < ROUNDING:
         return Interval(math.nan, math.nan, method)
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), method)
-
-
-def _drawn_auc(part: Predictions, positive: int, counts: Counts) -> Counts:
-    """(draws,) ROC-AUC as the share of pairs in the right order, each pair as often as its two patients were drawn."""
-    classes = [positive] if len(part.classes) == 2 else range(len(part.classes))
-    aucs = []
-    for k in classes:
-        hits, scores = part.targets == k, part.probabilities[:, k]
-        above = scores[hits][:, None] - scores[~hits]
-        right = (above > 0) + 0.5 * (above == 0)  # (positives, negatives)
-        pairs = counts[:, hits].sum(1) * counts[:, ~hits].sum(1)
-        won = ((counts[:, hits] @ right) * counts[:, ~hits]).sum(1)
-        aucs.append(np.divide(won, pairs, out=np.full(len(counts), math.nan), where=pairs > 0))
-    return np.mean(aucs, axis=0)  # type: ignore[no-any-return]
 
 
 def _patient(id: str, groups: Mapping[str, str] | None) -> str:

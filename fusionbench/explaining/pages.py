@@ -24,6 +24,7 @@ from fusionbench.explaining.sights import Sight
 from fusionbench.explaining.tiles import Picture, png
 from fusionbench.explaining.viewer import View, viewer_page
 from fusionbench.inference import NOT_CLINICAL
+from fusionbench.jsontext import known
 from fusionbench.runs import slug
 
 HONEST = (
@@ -97,7 +98,7 @@ def explained_files(told: Explanation) -> dict[str, bytes]:
         notes=[*told.notes, *(f"{one.method}: {note}" for one in told.accounts for note in one.notes)],
         honest=HONEST,
     )
-    data = json.dumps(_data(told), indent=1, ensure_ascii=False) + "\n"
+    data = json.dumps(known(_data(told)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return {
         "index.html": page.encode(),
         "explanation.json": data.encode("utf-8", "backslashreplace"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from fusionbench.csvtext import csv_rows, csv_text
 from fusionbench.errors import one_line
+from fusionbench.jsontext import json_text
 from fusionbench.markdown import escaped, markdown_table
 from fusionbench.report.checklist import checked
 from fusionbench.report.content import NO_CLINICAL_USE
@@ -60,7 +60,7 @@ def to_json(sources: Sources, report: Document) -> str:
         "checklist": [asdict(item) for item in checked(sources)],
         "commands": commands(sources),
     }
-    return json.dumps(_known(told), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return json_text(told, sort_keys=True)
 
 
 def _markdown(block: Block) -> Iterator[str]:
@@ -114,16 +114,3 @@ def _ranking(ranking: Any) -> dict[str, Any]:
         "frequency": dict(ranking.frequency),
         "probability": dict(ranking.probability),
     }
-
-
-def _known(told: Any) -> Any:
-    """The same with None for what is no number."""
-    match told:
-        case float():
-            return told if math.isfinite(told) else None
-        case dict():
-            return {name: _known(value) for name, value in told.items()}
-        case list() | tuple():
-            return [_known(value) for value in told]
-        case _:
-            return told

@@ -1,0 +1,93 @@
+"""Where fits are done: in this process, in processes of this machine, or on a cluster."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final
+
+from fusionbench.devices import workers_for
+from fusionbench.errors import UsageError, describe, nearest
+from fusionbench.planning import Job
+from fusionbench.training import Report, Workplace, execute
+
+ENGINES: Final = ("local", "dask")
+DEATHS: Final = 3
+"""How many workers may die of one fit before it is given up."""
+
+
+class Workers(ABC):
+    """Whoever does fits, one at a time each."""
+
+    @property
+    @abstractmethod
+    def number(self) -> int:
+        """How many fits they can do at once now."""
+
+    @abstractmethod
+    def submit(self, job: Job) -> Future[str]:
+        """Have a fit done; the future is why it failed, or empty. An error in it ends the run."""
+
+
+class Engine(ABC):
+    """How workers are come by."""
+
+    @abstractmethod
+    def workers(self, place: Workplace, report: Report) -> AbstractContextManager[Workers]:
+        """Workers for a while, who are ended whatever they are at; `report` may be called by several threads."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of an engine."""
+
+    engine: str
+    jobs: int
+    """Fits at once; 0: as many as suit the machine."""
+    scheduler: str
+    devices: tuple[str, ...]
+    threads: int
+
+
+def make_engine(wanted: Wanted) -> Engine:
+    """The engine of that name; UsageError for one that does not exist, or for a scheduler that it has no use for."""
+    jobs = wanted.jobs or workers_for(wanted.devices, os.cpu_count() or 1, wanted.threads)
+    if wanted.engine not in ENGINES:
+        raise UsageError(f"no engine {wanted.engine!r}: {nearest(wanted.engine, ENGINES)}")
+    if wanted.engine == "dask":
+        return _cluster(jobs, wanted)
+    if wanted.scheduler:
+        raise UsageError("--scheduler is for --engine dask: add that, or leave the scheduler out")
+    from fusionbench.engines.processes import Processes
+    from fusionbench.engines.serial import Serial
+
+    return Serial(wanted.devices[0]) if jobs == 1 else Processes(jobs, wanted.devices)
+
+
+def _cluster(jobs: int, wanted: Wanted) -> Engine:
+    try:
+        from fusionbench.engines.cluster import Cluster
+    except ImportError:
+        raise UsageError("--engine dask needs dask: pip install 'fusionbench[cluster]'") from None
+    return Cluster(jobs, wanted.devices, wanted.scheduler)
+
+
+def attempt(job: Job, place: Workplace, report: Report) -> str:
+    """Do one fit; why it failed, or nothing."""
+    try:
+        execute(job, place, report)
+    except Exception as error:  # a plugin's code may raise anything: the row says what, the others go on
+        return describe(error)
+    return ""
+
+
+def given_up(deaths: Sequence[str]) -> str:
+    """What is said of a fit that its workers died of."""
+    return (
+        f"{len(deaths)} workers died of this fit, the last by {deaths[-1]}: perhaps for lack of memory; "
+        "try a smaller --jobs"
+    )
