@@ -22,7 +22,7 @@ from fusionbench.batches import Batches
 from fusionbench.components import Batch
 from fusionbench.devices import make_fabric
 from fusionbench.experiment import Augmentation
-from fusionbench.planning import Fit
+from fusionbench.fits import Fit
 from fusionbench.training import build_strategy, seeded, set_modes, threads, train_epoch
 from fusionbench.volumes import Volumes
 

@@ -14,7 +14,7 @@ from fusionbench.cohorts import class_weights
 from fusionbench.components import OUTLINE, Batch, presence
 from fusionbench.experiment import Augmentation
 from fusionbench.features import Features
-from fusionbench.planning import Fit
+from fusionbench.fits import Fit
 from fusionbench.predictions import Predictions
 from fusionbench.profiling import Watch, unwatched
 from fusionbench.seeds import derive_seed

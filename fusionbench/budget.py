@@ -10,8 +10,9 @@ from typing import Final
 from fusionbench.amounts import counted, sized
 from fusionbench.cost import Cost, cards_for, cost_of
 from fusionbench.engine import awaited
+from fusionbench.fits import Fit
 from fusionbench.nifti import Size
-from fusionbench.planning import Fit, Planner
+from fusionbench.planning import Planner
 from fusionbench.registry import Registry
 from fusionbench.seeds import content_digest
 from fusionbench.store import Store

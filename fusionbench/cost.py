@@ -19,8 +19,8 @@ from torch.utils.flop_counter import flop_registry
 from fusionbench.cohorts import Modality
 from fusionbench.components import OUTLINE, Batch, FusionStrategy, Stage
 from fusionbench.errors import describe
+from fusionbench.fits import Fit
 from fusionbench.nifti import Size
-from fusionbench.planning import Fit
 from fusionbench.registry import Registry
 from fusionbench.training import build_strategy, is_trained, set_modes
 

@@ -13,8 +13,9 @@ import torch
 
 from fusionbench.engines import Wanted, Workers, make_engine
 from fusionbench.errors import FusionBenchError
+from fusionbench.fits import Fit, Job
 from fusionbench.nifti import Grid
-from fusionbench.planning import Decision, Fit, Job, Plan, Planner
+from fusionbench.planning import Decision, Plan, Planner
 from fusionbench.predictions import Predictions
 from fusionbench.store import Store
 from fusionbench.study import Study

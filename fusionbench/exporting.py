@@ -11,10 +11,10 @@ from typing import Any
 import tomli_w
 
 from fusionbench.csvtext import csv_rows, csv_text
+from fusionbench.fits import Fit
 from fusionbench.inference import TrainedRun
 from fusionbench.jsontext import json_text
 from fusionbench.places import without_places
-from fusionbench.planning import Fit
 from fusionbench.runs import write_export
 
 TOLD_OF_COHORT = ("name", "synthetic", "subjects", "classes", "positive_class", "modalities", "inputs", "grids")

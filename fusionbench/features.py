@@ -20,7 +20,7 @@ from fusionbench.seeds import content_digest
 from fusionbench.volumes import repeated_images
 
 if TYPE_CHECKING:
-    from fusionbench.planning import Built
+    from fusionbench.fits import Built
 
 
 class Features:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fusionbench.cohorts import Cohort, Subject
+from fusionbench.csvtext import strict_rows
 from fusionbench.errors import CohortError
 from fusionbench.seeds import content_digest, derive_seed
+
+TRAIN = "train"
+"""The fold of those who are never tested, only trained on, in a file of folds."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,7 @@ def site_folds(cohort: Cohort) -> tuple[Fold, ...]:
     if len(sites) < 2:
         raise CohortError(f"{cohort.name}: all subjects are of one site, {sites[0]!r}: fold without sites")
     tests = {number: [s.id for s in cohort.subjects if s.site == site] for number, site in enumerate(sites)}
-    _check_folds({(0, number): test for number, test in tests.items()}, cohort, cohort.name)
-    everyone = {subject.id for subject in cohort.subjects}
-    folds = tuple(
-        Fold(0, number, Split(tuple(sorted(everyone - set(test))), tuple(sorted(test))))
-        for number, test in tests.items()
-    )
-    _check_training_parts(folds, cohort, cohort.name)
-    return folds
+    return _checked({(0, number): test for number, test in tests.items()}, {}, cohort, cohort.name)
 
 
 def folds_digest(folds: Iterable[Fold]) -> str:
@@ -93,56 +89,92 @@ def folds_digest(folds: Iterable[Fold]) -> str:
     return content_digest([[fold.repeat, fold.number, fold.split.test] for fold in folds])
 
 
-def folds_rows(folds: Iterable[Fold]) -> list[tuple[int, int, str]]:
-    """(repeat, fold, subject) for every test subject, as folds.csv has them."""
-    return [(fold.repeat, fold.number, subject) for fold in folds for subject in fold.split.test]
+def folds_rows(folds: Sequence[Fold]) -> list[tuple[int, int | str, str]]:
+    """(repeat, fold, subject) for every subject of a repeat, as folds.csv has them and `read_folds` reads them.
+
+    The fold of a subject that is never tested is `train`.
+    """
+    rows: list[tuple[int, int | str, str]] = []
+    for repeat in sorted({fold.repeat for fold in folds}):
+        mine = [fold for fold in folds if fold.repeat == repeat]
+        tested = {subject for fold in mine for subject in fold.split.test}
+        rows += [(repeat, fold.number, subject) for fold in mine for subject in fold.split.test]
+        if tested:
+            rows += [(repeat, TRAIN, subject) for subject in mine[0].split.training if subject not in tested]
+    return rows
 
 
 def read_folds(path: Path, cohort: Cohort) -> tuple[Fold, ...]:
     """An official split from a CSV with the columns subject, fold and perhaps repeat.
 
-    Raises CohortError if a subject is unknown, missing, or in two folds of one repeat.
+    A fold that is empty or `train` means trained on and never tested. Raises CohortError if a subject is unknown,
+    missing, or in two folds of one repeat, and if nobody is tested.
     """
     if not path.is_file():
         raise CohortError(f"no file of folds at {path}: give a number of folds or a CSV with columns subject, fold")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = strict_rows(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise CohortError(f"{path.name} is not text in UTF-8: save it as CSV UTF-8") from None
-    if not rows or not {"subject", "fold"} <= rows[0].keys():
+    except ValueError as fault:
+        raise CohortError(f"{path.name} {fault}") from None
+    if not rows or not {"subject", "fold"} <= rows[0][1].keys():
         raise CohortError(f"{path.name} needs the columns subject and fold (and repeat, if there are several)")
-    tests: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for line, row in enumerate(rows, 2):
-        repeat, fold = row.get("repeat") or "0", row["fold"] or ""
-        if not (repeat.isdecimal() and fold.isdecimal()):
-            raise CohortError(f"{path.name}, line {line}: fold {fold!r} of repeat {repeat!r} is not a whole number")
-        tests[int(repeat), int(fold)].append(row["subject"] or "")
-    _check_folds(tests, cohort, path.name)
+    tests: Tests = defaultdict(list)
+    trained: dict[int, list[str]] = defaultdict(list)
+    for line, row in rows:
+        repeat, fold = row.get("repeat") or "0", row["fold"].strip()
+        if not (repeat.isdecimal() and (fold.isdecimal() or fold in ("", TRAIN))):
+            raise CohortError(
+                f"{path.name}, line {line}: fold {fold!r} of repeat {repeat!r} is no whole number: those who are only "
+                f"trained on have the fold {TRAIN!r}"
+            )
+        (tests[int(repeat), int(fold)] if fold.isdecimal() else trained[int(repeat)]).append(row["subject"])
+    if lost := sorted(trained.keys() - {repeat for repeat, _ in tests}):
+        raise CohortError(f"{path.name}: nobody is tested in repeat {lost[0]}: number the fold of those who are")
+    return _checked(dict(sorted(tests.items())), trained, cohort, path.name)
+
+
+Tests = dict[tuple[int, int], list[str]]
+"""(repeat, number of the fold) -> who is tested."""
+
+
+def _checked(tests: Tests, trained: Mapping[int, Collection[str]], cohort: Cohort, name: str) -> tuple[Fold, ...]:
+    """The folds, everybody else trained on; `trained` is repeat -> who is never tested in it."""
+    repeats = sorted({repeat for repeat, _ in tests})
+    if faults := [fault for r in repeats for fault in _faults(_folds_of(tests, trained, r), cohort)]:
+        raise CohortError.of(name, faults)
     everyone = {subject.id for subject in cohort.subjects}
     folds = tuple(
         Fold(repeat, number, Split(tuple(sorted(everyone - set(test))), tuple(sorted(test))))
-        for (repeat, number), test in sorted(tests.items())
+        for (repeat, number), test in tests.items()
     )
-    _check_training_parts(folds, cohort, path.name)
+    _check_training_parts(folds, cohort, name)
     return folds
 
 
-def _check_folds(tests: dict[tuple[int, int], list[str]], cohort: Cohort, name: str) -> None:
+def _folds_of(tests: Tests, trained: Mapping[int, Collection[str]], repeat: int) -> dict[str, list[str]]:
+    """Subject -> the folds of the repeat that it is listed in."""
+    listed: dict[str, list[str]] = defaultdict(list)
+    for (of, number), test in tests.items():
+        for subject in test if of == repeat else ():
+            listed[subject].append(str(number))
+    for subject in trained.get(repeat, ()):
+        listed[subject].append(TRAIN)
+    return listed
+
+
+def _faults(listed: Mapping[str, Sequence[str]], cohort: Cohort) -> list[str]:
     everyone = {subject.id for subject in cohort.subjects}
-    faults = []
-    for repeat in sorted({repeat for repeat, _ in tests}):
-        listed = [subject for (r, _), test in tests.items() if r == repeat for subject in test]
-        faults += [f"{s} is in no fold" for s in sorted(everyone - set(listed))]
-        faults += [f"{s} is not in the cohort" for s in sorted(set(listed) - everyone)]
-        faults += [f"{s} is in two folds" for s in sorted({s for s in listed if listed.count(s) > 1})]
-        folds_of = defaultdict(set)
-        for (r, number), test in tests.items():
-            for s in set(test) & everyone if r == repeat else ():
-                folds_of[cohort.subject(s).group or s].add(number)
-        faults += [f"patient {g} is in folds {sorted(n)}" for g, n in sorted(folds_of.items()) if len(n) > 1]
-    if faults:
-        raise CohortError.of(name, faults)
+    of_patient: dict[str, set[str]] = defaultdict(set)
+    for subject in everyone & listed.keys():
+        of_patient[cohort.subject(subject).group or subject].update(listed[subject])
+    return [
+        *(f"{s!r} is in no fold" for s in sorted(everyone - listed.keys())),
+        *(f"{s!r} is not in the cohort" for s in sorted(listed.keys() - everyone)),
+        *(f"{s!r} is in two folds" for s in sorted(listed) if len(listed[s]) > 1),
+        *(f"patient {p!r} is in folds {', '.join(sorted(n))}" for p, n in sorted(of_patient.items()) if len(n) > 1),
+    ]
 
 
 def _check_training_parts(folds: Iterable[Fold], cohort: Cohort, name: str) -> None:

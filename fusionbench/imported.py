@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fusionbench.csvtext import csv_rows
+from fusionbench.csvtext import number, strict_rows
 from fusionbench.errors import UsageError, summary
 from fusionbench.predictions import Predictions, as_table
 from fusionbench.runs import Result, Run
@@ -24,8 +24,9 @@ def with_imported(run: Run, name: str, path: Path) -> Run:
     """The run with the predictions of a CSV as the method `name`, on every fold of the run.
 
     Columns: `subject`, `p_<class>` for each class (of two classes one is enough), and `repeat` and `fold` where a
-    subject was predicted by several models; without them one prediction stands for every repeat. Raises UsageError
-    in one line for a file that does not cover every test subject, or holds what is no probability.
+    subject was predicted by several models; without them one prediction stands for every repeat. Rows about subjects
+    who are not tested there are left out, and noted. Raises UsageError in one line for a file that does not cover
+    every test subject, or holds what is no probability.
     """
     if name in run.facts["methods"]:
         raise UsageError(f"{path.name}: {run.name} has a method {name!r} already; import it under another name")
@@ -39,7 +40,7 @@ def with_imported(run: Run, name: str, path: Path) -> Run:
         Result(id, name, repeat, fold, _matched(predictions, (repeat, fold), said, path.name))
         for (repeat, fold), predictions in sorted(tested.items())
     ]
-    methods = {**run.facts["methods"], name: _facts(id)}
+    methods = {**run.facts["methods"], name: _facts(id) | {"remarks": _left_out(said, tested, path.name)}}
     return replace(run, facts={**run.facts, "methods": methods}, results=(*run.results, *found))
 
 
@@ -53,21 +54,38 @@ def _facts(id: str) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _left_out(said: Mapping[Cell, object], tested: Mapping[tuple[int, int], Predictions], file: str) -> dict[str, str]:
+    """A remark if some rows are about nobody who is tested there."""
+    asked = {cell for place, part in tested.items() for id in part.ids for cell in _cells(place, id)}
+    strangers = [subject for repeat, fold, subject in said if (repeat, fold, subject) not in asked]
+    if not strangers:
+        return {}
+    return {"left_out": f"{len(strangers)} rows of {file} on whom no fold tests, such as {strangers[0]!r}"}
+
+
+def _cells(place: tuple[int, int], id: str) -> list[Cell]:
+    """Where a file may say something of a subject in a fold, the most exact first."""
+    repeat, fold = map(str, place)
+    return [(repeat, fold, id), ("", fold, id), (repeat, "", id), ("", "", id)]
+
+
 def _read(path: Path, classes: Sequence[str]) -> dict[Cell, list[float]]:
     try:
-        rows = csv_rows(path.read_text(encoding="utf-8-sig"))
+        rows = strict_rows(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"cannot read {path.name}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path.name} is not text in UTF-8: save it as CSV UTF-8") from None
-    columns = list(rows[0]) if rows else []
+    except ValueError as fault:
+        raise UsageError(f"{path.name} {fault}") from None
+    columns = list(rows[0][1]) if rows else []
     given = [name for name in classes if f"p_{name}" in columns]
     if "subject" not in columns or len(given) < len(classes) - (len(classes) == 2):
         wanted = ", ".join(f"p_{name}" for name in classes)
         raise UsageError(f"{path.name} needs the columns subject, {wanted}; it has {', '.join(columns) or 'none'}")
     said: dict[Cell, list[float]] = {}
-    for line, row in enumerate(rows, 2):
-        cell = (row.get("repeat") or "", row.get("fold") or "", row["subject"])
+    for line, row in rows:
+        cell = (row.get("repeat", ""), row.get("fold", ""), row["subject"])
         if cell in said:
             raise UsageError(f"{path.name}, line {line}: {row['subject']!r} is predicted twice in the same fold")
         said[cell] = _probabilities([row[f"p_{name}"] for name in given], [n in given for n in classes], path, line)
@@ -77,11 +95,11 @@ def _read(path: Path, classes: Sequence[str]) -> dict[Cell, list[float]]:
 def _probabilities(cells: Sequence[str], given: Sequence[bool], path: Path, line: int) -> list[float]:
     """One per class, which add up to 1."""
     try:
-        known = [float(cell) for cell in cells]
-    except (TypeError, ValueError):
+        known = [number(cell) for cell in cells]
+    except ValueError:
         known = [math.nan]
     if not all(0 <= p <= 1 for p in known):
-        raise UsageError(f"{path.name}, line {line}: {', '.join(map(str, cells))} is no probability from 0 to 1")
+        raise UsageError(f"{path.name}, line {line}: {', '.join(map(repr, cells))} is no probability from 0 to 1")
     if not all(given):
         return [known[0] if there else 1 - known[0] for there in given]
     if abs(sum(known) - 1) > SUM:
@@ -93,15 +111,13 @@ def _matched(
     predictions: Predictions, place: tuple[int, int], said: Mapping[Cell, list[float]], file: str
 ) -> Predictions:
     """What the file says of the test subjects of a fold."""
-    repeat, fold = map(str, place)
     rows, lost = [], []
     for id in predictions.ids:
-        cells = [(repeat, fold, id), ("", fold, id), (repeat, "", id), ("", "", id)]
-        found = next((said[cell] for cell in cells if cell in said), None)
+        found = next((said[cell] for cell in _cells(place, id) if cell in said), None)
         if found is None:
             lost.append(repr(id))
         else:
             rows.append(found)
     if lost:
-        raise UsageError(f"{file} says nothing of {summary(lost, ', ')} in repeat {repeat}, fold {fold}")
+        raise UsageError(f"{file} says nothing of {summary(lost, ', ')} in repeat {place[0]}, fold {place[1]}")
     return replace(predictions, probabilities=as_table(rows, predictions.classes), notes=())

@@ -18,9 +18,9 @@ from fusionbench.devices import make_fabric, resolve_device, resolve_precision
 from fusionbench.errors import TrainingError, UsageError, nearest, summary
 from fusionbench.evaluation import Evaluation
 from fusionbench.experiment import Comparison, Preprocessing, load_comparison, parse_setting
+from fusionbench.fits import Fit
 from fusionbench.loading import detach, load_fit, read_fit
 from fusionbench.newcomers import Newcomers, read_and_check
-from fusionbench.planning import Fit
 from fusionbench.predictions import Predictions, as_table
 from fusionbench.registry import Registry
 from fusionbench.runs import read_facts

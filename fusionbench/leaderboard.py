@@ -266,7 +266,10 @@ class Leaderboard:
         if not math.isnan(tested[0].mean(SHOWN[0])):
             return notes
         places = ", ".join(f"{row.method} {_placed_by(row, positive):.3f}" for row in tested)
-        return [*notes, f"in the order of {SHOWN[0]} over all test folds of a repeat pooled, which mixes models: {places}"]
+        return [
+            *notes,
+            f"in the order of {SHOWN[0]} over all test folds of a repeat pooled, which mixes models: {places}",
+        ]
 
     def _tied(self) -> list[str]:
         """Who could not be told from the first."""

@@ -9,8 +9,8 @@ from typing import Any
 from fusionbench.cohorts import Subject
 from fusionbench.components import FusionStrategy
 from fusionbench.errors import StoreError
+from fusionbench.fits import Built, Fit, built
 from fusionbench.folds import Split
-from fusionbench.planning import Built, Fit, built
 from fusionbench.registry import Registry
 from fusionbench.store import Store
 from fusionbench.training import build_strategy
@@ -35,7 +35,7 @@ class Detached(Fit):
         return self.trained_seed
 
     @property
-    def unseen(self) -> tuple[str, ...]:  # type: ignore[override]  # there is nobody to find it by
+    def unseen(self) -> tuple[str, ...]:  # there is nobody to find it by
         """The modalities that nobody had whom it was trained on."""
         return tuple(self.never_seen)
 

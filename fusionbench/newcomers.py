@@ -9,9 +9,9 @@ from typing import Any
 from fusionbench.cohorts import Cohort, Modality, Subject
 from fusionbench.errors import CohortError, UsageError, summary
 from fusionbench.experiment import Preprocessing
+from fusionbench.fits import Fit, runtime
 from fusionbench.loading import Detached, changed_code, detach
 from fusionbench.nifti import Grid, described
-from fusionbench.planning import Fit, runtime
 from fusionbench.registry import Registry, distribution_version
 from fusionbench.training import Workplace, features_of
 from fusionbench.volumes import repeated_images

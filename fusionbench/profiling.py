@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
+from fusionbench.jsontext import json_text
+
 if TYPE_CHECKING:
     from fusionbench.engine import Outcome
 

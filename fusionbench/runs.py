@@ -21,12 +21,12 @@ from fusionbench.atomic import atomic_folder, sweep, writable_folder, write_text
 from fusionbench.csvtext import csv_rows, csv_text, number
 from fusionbench.errors import StoreError, UsageError
 from fusionbench.experiment import Comparison, Experiment, difference, load_comparison
+from fusionbench.fits import built
 from fusionbench.folds import folds_digest, folds_rows
 from fusionbench.histories import Epoch, epochs_of, history_csv, read_history
 from fusionbench.jsontext import json_text
 from fusionbench.methods import Method
 from fusionbench.metrics import metric
-from fusionbench.planning import built
 from fusionbench.predictions import Predictions, as_table
 from fusionbench.seeds import content_digest
 from fusionbench.study import Study, open_study, used_components

@@ -18,7 +18,7 @@ from fusionbench.components import AttentionModule, Backbone, Batch, Context, Fu
 from fusionbench.devices import make_fabric, peak_memory, settle
 from fusionbench.errors import PluginError, TrainingError
 from fusionbench.features import Features
-from fusionbench.planning import Fit, Job
+from fusionbench.fits import Fit, Job
 from fusionbench.predictions import Predictions
 from fusionbench.profiling import Stopwatch, Watch, unwatched
 from fusionbench.registry import Registry
@@ -363,7 +363,8 @@ def _fit_statistics(backbone: Backbone, training: Callable[[], Iterator[Batch]])
 
 def _mean_of(modality: str, training: Iterator[Batch]) -> Tensor | float:
     """(C, D, H, W) over those who have the modality; 0 if nobody has it."""
-    total, count = 0.0, 0
+    total: Tensor | float = 0.0
+    count = 0
     for batch in training:
         rows = batch.inputs[modality][batch.present[modality]]
         total, count = total + rows.double().sum(0), count + len(rows)

@@ -347,15 +347,19 @@ def test_options_can_be_set_from_toml():
 # No label source
 
 
-@pytest.mark.parametrize("layout", ["grades", "plain", "one"])
-def test_subjects_to_be_predicted_need_no_label_whatever_the_run_was_read_with(graded, tmp_path, layout):
-    options = {"labels": "gone.csv", "subject": "ID", "label": "MGMT", "site": "Hospital", "classes": ("HGG", "LGG")}
-    case(tmp_path / "new" / "other")
-    folder = {"grades": graded, "plain": tmp_path / "new", "one": tmp_path / "new" / "other"}[layout]
-    cohort = Brats(**options, positive_class="HGG").read_new(folder, ("HGG", "LGG"), "LGG")
-    told = {"grades": ["HGG", "HGG", "LGG"], "plain": [""], "one": [""]}[layout]
-    assert [subject.label for subject in cohort.subjects if subject.id != "other"] == told * (layout == "grades")
-    assert {subject.label for subject in cohort.subjects if subject.id == "other"} <= {""}
+EVERY_OPTION = {"labels": "gone.csv", "subject": "ID", "label": "MGMT", "site": "Hospital", "positive_class": "HGG"}
+
+
+def test_new_subjects_need_no_table_whatever_the_run_was_read_with(tmp_path):
+    case(tmp_path / "a")
+    for folder in (tmp_path, tmp_path / "a"):
+        cohort = Brats(**EVERY_OPTION).read_new(folder, ("HGG", "LGG"), "LGG")
+        assert [(subject.id, subject.label) for subject in cohort.subjects] == [("a", "")]
+
+
+def test_new_subjects_without_the_table_of_the_run_have_the_grades_of_their_folders(graded):
+    cohort = Brats(**EVERY_OPTION).read_new(graded, ("HGG", "LGG"), "LGG")
+    assert [subject.label for subject in cohort.subjects] == ["HGG", "HGG", "LGG"]
 
 
 def test_a_name_of_a_table_that_is_nearly_right_is_said_so(graded):

@@ -22,7 +22,8 @@ from fusionbench import Batch, Cohort, FusionStrategy, Modality, Parts, Store, S
 from fusionbench.amounts import counted, sized
 from fusionbench.budget import CHECKPOINT, Budget
 from fusionbench.cost import GIB, USABLE, Cost, cards_for, cost_of, ways
-from fusionbench.planning import Fit, Planner
+from fusionbench.fits import Fit
+from fusionbench.planning import Planner
 from fusionbench.training import build_strategy, is_trained, set_modes
 
 SIZE = (3, 32, 34)

@@ -30,7 +30,7 @@ from fusionbench import (
 )
 from fusionbench.batches import Batches
 from fusionbench.engine import Event, Finished
-from fusionbench.planning import Job
+from fusionbench.fits import Job
 from fusionbench.testing.plugin import contract_test
 from fusionbench.training import build_strategy
 from fusionbench_plugins.attention.none import NoAttention

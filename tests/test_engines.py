@@ -26,7 +26,7 @@ from fusionbench.devices import assigned, resolve_devices, workers_for
 from fusionbench.engine import Event, Failed, Finished
 from fusionbench.engines import cluster, processes
 from fusionbench.errors import StoreError, UsageError
-from fusionbench.planning import runtime
+from fusionbench.fits import runtime
 from fusionbench.runs import Run
 from fusionbench.training import Progress
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fusionbench import Cohort, FeatureExtractor, Modality, Subject
 from fusionbench.errors import CohortError, PluginError
 from fusionbench.features import Features
-from fusionbench.planning import Built
+from fusionbench.fits import Built
 
 SHAPE = (4, 5, 6)
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from fusionbench import Backbone, Batch, Context, Parts, Store, copy_equal_shapes, open_study, plan, pool, run
 from fusionbench.components import presence
-from fusionbench.planning import Fit
+from fusionbench.fits import Fit
 from fusionbench.training import _optimizer, is_trained, seeded, set_modes
 from fusionbench_plugins.attention.dual import DualAttention
 from fusionbench_plugins.backbones.mlp import Mlp

@@ -43,10 +43,10 @@ from fusionbench.batches import Batches
 from fusionbench.comparing import Resample, bootstrap, wilson
 from fusionbench.errors import CohortError, StoreError, UsageError
 from fusionbench.exporting import export_run
+from fusionbench.fits import Fit
 from fusionbench.inference import Step
 from fusionbench.loading import detach
 from fusionbench.metrics import METRICS
-from fusionbench.planning import Fit
 from fusionbench.runs import Run, begin_run, write_run
 from fusionbench.volumes import Volumes
 

@@ -94,7 +94,9 @@ def test_columns_have_the_names_that_somebody_gives_them(tmp_path: Path) -> None
     cohort = Manifest(**names, classes=grades).read(write(tmp_path, rows, "cases.tsv"))
     assert (cohort.name, cohort.classes, [m.name for m in cohort.modalities]) == ("cases", ("high", "low"), ["T1"])
     assert {(s.group, s.site) for s in cohort.subjects} == {("p", "s")}
-    assert cohort.notes == ("positive class high, the smaller one, as manifest.positive_class is not set",)
+    assert cohort.notes == (
+        "positive class high, the first, for none is smaller, as manifest.positive_class is not set",
+    )
     for option in names:
         with pytest.raises(CohortError, match=rf"has no column 'Scaner': did you mean .*; set manifest\.{option}"):
             Manifest(**{**names, option: "Scaner"}).read(tmp_path / "cases.tsv")

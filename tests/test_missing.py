@@ -29,8 +29,8 @@ from fusionbench.batches import Batches, keep
 from fusionbench.cohorts import completed
 from fusionbench.components import FeatureSpec, presence
 from fusionbench.errors import CohortError, UsageError
+from fusionbench.fits import Fit
 from fusionbench.metrics import METRICS
-from fusionbench.planning import Fit
 from fusionbench.subsets import by_available
 from fusionbench.testing.toys import Toy
 from fusionbench.volumes import Volumes

@@ -50,7 +50,14 @@ def option(name: str) -> Option:
 
 
 def test_options_are_the_keyword_only_arguments_in_their_order() -> None:
-    assert [one.name for one in declared_options(Component)] == ["width", "mode", "rate", "shared", "weights", "positive"]
+    assert [one.name for one in declared_options(Component)] == [
+        "width",
+        "mode",
+        "rate",
+        "shared",
+        "weights",
+        "positive",
+    ]
 
 
 def test_an_option_has_type_default_and_help() -> None:
@@ -106,7 +113,13 @@ def test_defaults_stand_where_nothing_is_given() -> None:
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({"width": "8"}, 8), ({"rate": 1}, 1.0), ({"shared": "true"}, True), ({"weights": "a/b.pth"}, Path("a/b.pth")), ({"positive": 1}, "1")],
+    [
+        ({"width": "8"}, 8),
+        ({"rate": 1}, 1.0),
+        ({"shared": "true"}, True),
+        ({"weights": "a/b.pth"}, Path("a/b.pth")),
+        ({"positive": 1}, "1"),
+    ],
     ids=str,
 )
 def test_values_as_the_command_line_gives_them_become_their_type(given: dict[str, Any], expected: object) -> None:

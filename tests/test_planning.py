@@ -13,7 +13,8 @@ from test_real_mri import labelled
 from fusionbench import Cohort, Predictions, Store, Study, load_comparison, load_registry, open_study, plan, run
 from fusionbench.errors import PluginError, UsageError
 from fusionbench.experiment import merged
-from fusionbench.planning import Fit, Plan, Planner, built
+from fusionbench.fits import Fit, built
+from fusionbench.planning import Plan, Planner
 from fusionbench.ranking import Ground, Ranker
 
 

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from fusionbench import (
     Backbone,
     Cohort,
+    CohortReader,
     FeatureSpec,
     Modality,
     Store,
     Study,
     Subject,
+    compose,
     load_comparison,
     load_registry,
     open_study,
@@ -28,6 +30,26 @@ from fusionbench.errors import UsageError
 from fusionbench.experiment import parse_setting
 from fusionbench.runs import begin_run, run_name
 from fusionbench_plugins.extractors.radiomics import Radiomics
+
+
+class Strange(CohortReader):
+    """Somebody's own images, of which it says nothing but what they are."""
+
+    name = "strange"
+
+    def read(self, path: Path) -> Cohort:
+        files = {"dwi": Path(__file__)}
+        subjects = tuple(Subject(f"s{n}", ("HGG", "LGG")[n % 2], files=files) for n in range(12))
+        return Cohort("strange", ("HGG", "LGG"), "LGG", (Modality("dwi"),), subjects)
+
+
+def test_a_reader_that_names_no_configuration_may_have_any_modalities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = load_registry().with_classes("mine", cohort=[Strange])
+    monkeypatch.setattr("fusionbench.registry.load_registry", lambda: registry)
+    asked = compose(registry, "", {"fusion": ["unimodal"], "cohort": {"reader": "strange", "data": str(tmp_path)}})
+    assert open_study(asked, registry=registry).comparison.modalities == ("dwi",)
 
 
 @pytest.fixture

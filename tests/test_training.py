@@ -27,7 +27,7 @@ from fusionbench.batches import Batches, chunks
 from fusionbench.components import classification_loss
 from fusionbench.devices import resolve_device, resolve_precision
 from fusionbench.errors import PluginError, TrainingError, UsageError
-from fusionbench.planning import Job
+from fusionbench.fits import Job
 from fusionbench.registry import Registry
 from fusionbench.training import (
     Progress,

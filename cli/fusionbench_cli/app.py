@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -17,6 +19,10 @@ from fusionbench_cli import asked, reports, use
 from fusionbench_cli.data import data as data_commands
 from fusionbench_cli.explain import explain
 from fusionbench_cli.upkeep import store as store_commands
+
+if TYPE_CHECKING:
+    from fusionbench.leaderboard import Leaderboard
+    from fusionbench.subsets import Subsets
 
 app = typer.Typer(
     name="fusionbench",
@@ -245,21 +251,28 @@ def leaderboard(
     from fusionbench_cli import render
 
     if by_available:
-        for folder in folders:
-            render.subsets(folder)
+        from fusionbench.runs import read_run
+        from fusionbench.subsets import Subsets
+
+        found = Subsets.of(*map(read_run, folders))
+        _print_table(found, format, partial(render.subsets, found))
         return
     printed = papers.published(published) if published else None
     board = fusionbench.Leaderboard.read(*folders, imported=asked.imported(imported or []))
     board = board.beside(printed) if printed else board
+    _print_table(board, format, partial(render.leaderboard, board))
+
+
+def _print_table(table: Leaderboard | Subsets, format: TableFormat, render: Callable[[], None]) -> None:
     match format:
         case TableFormat.table:
-            render.leaderboard(board)
+            render()
         case TableFormat.csv:
-            print(board.to_csv(), end="")
+            print(table.to_csv(), end="")
         case TableFormat.md:
-            print(board.to_markdown(), end="")
+            print(table.to_markdown(), end="")
         case TableFormat.json:
-            print(board.to_json(), end="")
+            print(table.to_json(), end="")
 
 
 @app.command()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fusionbench.leaderboard import Leaderboard
     from fusionbench.registry import Component, Plugin, Registry
     from fusionbench.study import Study
+    from fusionbench.subsets import Subsets
     from fusionbench.testing.checks import Verdict
 
 NARROW = 100
@@ -84,7 +85,8 @@ def plan_lines(study: Study, forecast: Forecast) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in cohort.counts().items())
     methods = ", ".join(experiment.label for experiment in study.experiments)
     waiting = f" and {forecast.undecided} wait for that ranking" if forecast.undecided else ""
-    tests = "all to train on, none to test" if study.comparison.protocol.refit else f"{len(study.folds)} folds"
+    folds = "1 fold" if len(study.folds) == 1 else f"{len(study.folds)} folds"
+    tests = "all to train on, none to test" if study.comparison.protocol.refit else folds
     say(f"{len(cohort.subjects)} subjects ({counts}; positive class {cohort.positive_class}), {tests}")
     for note in cohort.notes:
         say(f"  {note}")
@@ -182,17 +184,13 @@ def leaderboard(board: Leaderboard) -> None:
         say(textwrap.fill(note, console().width, initial_indent="  ", subsequent_indent="    ", break_long_words=False))
 
 
-def subsets(folder: Path) -> None:
-    """How each method of a run does on the subjects that have the same modalities."""
-    from fusionbench.leaderboard import SHOWN
-    from fusionbench.runs import read_run
-    from fusionbench.subsets import by_available, subset_rows
-
-    metrics = [name for name in SHOWN if name != "accuracy"]
-    rows = list(subset_rows(by_available(read_run(folder)), metrics))
-    header = ["method", "has", "subjects", *metrics]
-    print_table(f"{folder.name}, by what subjects have", header, rows, right=range(3, len(header)))
-    say("  pooled over the test folds, mean over repeats; empty: not defined for one class; decisions at .5")
+def subsets(found: Subsets) -> None:
+    """How methods do on the subjects that have the same modalities."""
+    header = found.header()
+    scores = range(header.index("subjects") + 1, len(header))
+    print_table("By what subjects have", header, list(found.rows()), right=scores)
+    for note in found.notes():
+        say(f"  {note}")
 
 
 def next_steps(folder: Path, store: Path, study: Study) -> None:

@@ -40,7 +40,7 @@ class Estimate:
     """NaN unless the metric is the ROC-AUC of two classes."""
     intervals: Mapping[str, Interval]
     """Of each metric in KNOWN: Wilson's over all test folds of accuracy and, of two classes, sensitivity and
-    specificity; of the others the patient bootstrap's."""
+    specificity; of the others the patient bootstrap's. NaN where a fold has no score."""
 
 
 @dataclass(frozen=True)
@@ -224,10 +224,10 @@ def _estimate(
 def _intervals(
     parts: Sequence[Predictions], positive_class: str, groups: Mapping[str, str] | None, resample: Resample
 ) -> dict[str, Interval]:
-    wilson = shares(parts, positive_class, groups)
-    return {
-        name: wilson.get(name) or bootstrap(resample.scores(parts, METRICS[name], positive_class)) for name in KNOWN
-    }
+    found = shares(parts, positive_class, groups)
+    found |= {n: bootstrap(resample.scores(parts, METRICS[n], positive_class)) for n in KNOWN if n not in found}
+    nothing = {n for n in KNOWN if any(math.isnan(METRICS[n](part, positive_class)) for part in parts)}
+    return {n: Interval(math.nan, math.nan, found[n].method) if n in nothing else found[n] for n in KNOWN}
 
 
 def _score(estimate: Estimate, tested: Tested, chosen: Metric, positive_class: str) -> float:

@@ -12,7 +12,7 @@ from typing import Final
 
 from fusionbench.devices import workers_for
 from fusionbench.errors import UsageError, describe, nearest
-from fusionbench.planning import Job
+from fusionbench.fits import Job
 from fusionbench.training import Report, Workplace, execute
 
 ENGINES: Final = ("local", "dask")

@@ -15,7 +15,7 @@ from distributed import Client, KilledWorker, LocalCluster, Security, Worker, Wo
 from fusionbench.devices import assigned, kind_of, resolve_device
 from fusionbench.engines import Engine, Workers, attempt, given_up
 from fusionbench.errors import StoreError, TrainingError, UsageError
-from fusionbench.planning import Job, runtime
+from fusionbench.fits import Job, runtime
 from fusionbench.store import Store
 from fusionbench.training import Progress, Report, Workplace
 

@@ -16,7 +16,7 @@ from multiprocessing.connection import wait as wait_for
 
 from fusionbench.devices import assigned
 from fusionbench.engines import DEATHS, Engine, Workers, attempt, given_up
-from fusionbench.planning import Job
+from fusionbench.fits import Job
 from fusionbench.training import Report, Workplace
 
 

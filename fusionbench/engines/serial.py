@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from fusionbench.engines import Engine, Workers, attempt
-from fusionbench.planning import Job
+from fusionbench.fits import Job
 from fusionbench.training import Report, Workplace
 
 

@@ -19,10 +19,10 @@ from fusionbench.devices import kind_of, make_fabric, resolve_device
 from fusionbench.errors import CohortError, StoreError, TrainingError, UsageError, nearest
 from fusionbench.explaining.selecting import Case, Rule, Said, Verdicts
 from fusionbench.explaining.sights import Sight, Volume, look
+from fusionbench.fits import Fit
 from fusionbench.inference import TrainedRun
 from fusionbench.loading import changed_code, load_fit
 from fusionbench.nifti import Grid
-from fusionbench.planning import Fit
 from fusionbench.registry import Registry, read_cohort
 from fusionbench.runs import read_run
 from fusionbench.seeds import derive_seed

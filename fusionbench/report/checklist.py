@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from fusionbench.comparing import Findings
 from fusionbench.experiment import Comparison
 from fusionbench.report.document import Block, Cell, Paragraph, Table
 from fusionbench.report.reproduce import commands
@@ -133,10 +134,16 @@ def _models(sources: Sources, settings: Comparison) -> Iterable[Item]:
     yield Item("Models", "training time, memory, parameters", "per method, in the table of cost")
 
 
+def _no_test(findings: Findings | None) -> str:
+    if findings is None or not findings.undefined:
+        return "none: too few folds" if findings is None or findings.folds > 1 else "none: a single test part"
+    return "none: the score is not defined on every test fold"
+
+
 def _results(sources: Sources) -> Iterable[Item]:
     failed = [f"{row.method}: {row.failed}" for row in sources.board.rows if row.failed]
     findings = sources.board.findings
-    decided = "none: too few folds" if findings is None or findings.too_few else "corrected resampled t-test, Holm"
+    decided = "corrected resampled t-test, Holm" if findings and not findings.untested else _no_test(findings)
     yield Item("Results", "thresholds", "0.5, set beforehand; with more than two classes the most probable")
     yield Item("Results", "metrics with their uncertainty", "per fold, mean, deviation, 95 % intervals")
     yield Item("Results", "statistical test of differences", decided)

@@ -8,7 +8,7 @@ from typing import Any
 from fusionbench.report.document import Block, Cell, Paragraph, Points, Table, cells, number
 from fusionbench.report.scores import MAIN, NAMES, classes_line
 from fusionbench.report.sources import Sources
-from fusionbench.subsets import SubsetScores, by_available
+from fusionbench.subsets import FEWEST, SubsetScores, by_available
 
 
 def cohort(sources: Sources) -> Iterator[Block]:
@@ -58,7 +58,8 @@ def available(sources: Sources) -> Iterator[Block]:
                 name=f"available-{run.name}",
                 caption=(
                     "Subjects by the modalities that they have: scores pooled over the test folds of a repeat, mean "
-                    "over repeats; empty where a score is not defined. Groups are small: no interval is given."
+                    "over repeats; empty where a score is not defined; others: sets with fewer than "
+                    f"{FEWEST} subjects of a class, together. Groups are small: no interval is given."
                 ),
                 header=("Method", "Has", "Subjects", *(NAMES[name] for name in MAIN)),
                 rows=tuple(map(_available_row, by_available(run))),
@@ -69,8 +70,7 @@ def available(sources: Sources) -> Iterator[Block]:
 
 def _available_row(line: SubsetScores) -> tuple[Cell, ...]:
     counted = Cell(classes_line(line.counts), sum(line.counts.values()))
-    has = Cell("+".join(line.available) or "none")
-    return Cell(line.method), has, counted, *(number(line.scores[name]) for name in MAIN)
+    return Cell(line.method), Cell(line.has), counted, *(number(line.scores[name]) for name in MAIN)
 
 
 def _input(kind: str, channels: int) -> str:

@@ -58,7 +58,7 @@ def _scores(sources: Sources) -> Iterator[Block]:
 
 def _said_elsewhere(note: str) -> bool:
     """In the summary, the caption or a later section."""
-    return note.startswith(("positive class", "mean ±", "tied with", "synthetic data", "left out", "too few folds"))
+    return note.startswith(("positive class", "mean ±", "scores of", "tied with", "synthetic data", "left out"))
 
 
 def _of_rows(rows: Iterable[Row]) -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from fusionbench.comparing import shapley
-from fusionbench.leaderboard import Leaderboard, Row
+from fusionbench.leaderboard import Leaderboard, Row, mean_std
 from fusionbench.report.axes import Scale, span, told
 from fusionbench.report.document import Block, Cell, Figure, Table, listed, number
 from fusionbench.report.drawing import Box, Drawing, Label, Line, Shape, reach, shortened
@@ -63,7 +64,9 @@ class Lattice:
     def _complete(self, base: Names) -> bool:
         others = [name for name in self.order if name not in base]
         return len(others) > 1 - bool(base) and all(
-            some | base in self.rows for some in _subsets(others) if some | base
+            some | base in self.rows and not math.isnan(self.rows[some | base].mean(METRIC))
+            for some in _subsets(others)
+            if some | base
         )
 
 
@@ -159,11 +162,11 @@ def _subset_table(lattice: Lattice) -> Table:
 
 
 def _gap(value: float) -> Cell:
-    return Cell(signed(value), value)
+    return Cell(signed(value), number(value).value)
 
 
 def _score(row: Row, metric: str) -> Cell:
-    return Cell(f"{row.mean(metric):.3f} ± {row.std(metric):.3f}", row.mean(metric))
+    return Cell(mean_std(row.mean(metric), row.std(metric)), number(row.mean(metric)).value)
 
 
 def _caption(known: Sequence[Lattice]) -> str:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionbench.comparing import Bin, reliability
+from fusionbench.comparing import Bin, pooled, reliability
 from fusionbench.leaderboard import Row
 from fusionbench.predictions import Predictions
 from fusionbench.report.axes import Scale, span, x_axis
@@ -35,7 +35,7 @@ def fold_dots(rows: Sequence[Row], metric: str, title: str) -> Drawing:
     shapes: list[Shape] = list(x_axis(scale, bottom, 8, title))
     for number, row in enumerate(rows):
         shapes += _strip(row, scores[row.method], row.mean(metric), 8 + ROW * (number + 0.5), scale)
-    told = "; ".join(f"{row.method}: {_range(scores[row.method])}, mean {row.mean(metric):.3f}" for row in rows)
+    told = "; ".join(f"{row.method}: {_range(scores[row.method])}, mean {_mean(row.mean(metric))}" for row in rows)
     return Drawing.of("folds", f"{title} on each test fold", told, (WIDTH, bottom + 44), shapes)
 
 
@@ -45,10 +45,10 @@ def roc_panel(row: Row, name: str, title: str) -> Drawing:
     mean = statistics.fmean(map(area, curves))
     shapes = [*_panel(title, "1 − specificity", "sensitivity"), _diagonal()]
     shapes += [_curve(points, "soft", 0.7) for points in curves]
-    shapes += [_curve(roc_points(part, name), "accent", 1.4) for part in pooled(row)]
+    shapes += [_curve(roc_points(part, name), "accent", 1.4) for part in pooled(row.tested)]
     if not math.isnan(mean):
         shapes.append(Label(LEFT + INSIDE - 6, TOP + INSIDE - 8, f"{mean:.3f}", "end"))
-    told = f"{name} against the rest; mean area under the curves of the folds {mean:.3f}"
+    told = f"{name} against the rest; mean area under the curves of the folds {_mean(mean)}"
     return Drawing.of(f"roc-{title}", f"ROC curve of {title}", told, (SIDE, SIDE + 20), shapes)
 
 
@@ -60,7 +60,7 @@ def calibration_panel(row: Row, name: str, title: str) -> Drawing:
     shapes = [*_panel(title, "probability given", "share observed"), _diagonal()]
     for part in row.tested.values():
         shapes.append(_curve([_bin_point(b) for b in bins_of(part, name) if b.count >= FEWEST], "soft", 0.7))
-    for number, part in enumerate(pooled(row)):
+    for number, part in enumerate(pooled(row.tested)):
         shapes += _reliability(bins_of(part, name), first=number == 0)
     told = f"{name} against the rest; mean calibration error over the folds {row.mean('ece'):.3f}"
     return Drawing.of(f"calibration-{title}", f"Calibration of {title}", told, (SIDE, SIDE + 20), shapes)
@@ -75,14 +75,6 @@ def area(points: Sequence[Point]) -> float:
     if not points:
         return math.nan
     return math.fsum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in pairwise(points))
-
-
-def pooled(row: Row) -> list[Predictions]:
-    """Of each repeat the predictions of all its test folds together: each subject once."""
-    repeats: dict[int, list[Predictions]] = {}
-    for (repeat, _), part in sorted(row.tested.items()):
-        repeats.setdefault(repeat, []).append(part)
-    return [Predictions.joined(parts, parts[0].classes) for parts in repeats.values()]
 
 
 def roc_points(part: Predictions, positive: str) -> list[Point]:
@@ -121,6 +113,10 @@ def _strip(row: Row, scores: Sequence[float], mean: float, y: float, scale: Scal
             yield Dot(scale(score), y, 3.2, "accent", hollow=True)
     if not math.isnan(mean):
         yield Line(((scale(mean), y - 8), (scale(mean), y + 8)), "ink", 2)
+
+
+def _mean(value: float) -> str:
+    return "not defined" if math.isnan(value) else f"{value:.3f}"
 
 
 def _range(scores: Sequence[float]) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from fusionbench.comparing import TOO_FEW, Findings, Pair, Standing
+from fusionbench.comparing import Findings, Pair, Standing
 from fusionbench.report.axes import Scale
 from fusionbench.report.document import Block, Cell, Figure, Paragraph, Table, number
 from fusionbench.report.drawing import Box, Dot, Drawing, Label, Line, Shape, reach, shortened
-from fusionbench.report.scores import NAMES, ends, p_text, readable, signed
+from fusionbench.report.scores import NAMES, ends, p_text, readable, signed, why_untested
 
 WIDTH = 640.0
 ROW = 24.0
@@ -23,12 +23,8 @@ def differences(findings: Findings) -> Iterator[Block]:
     if len(findings.estimates) < 2:
         yield Paragraph("One method only: there is nothing to compare it with.")
         return
-    if findings.too_few:
-        yield Paragraph(
-            f"{findings.folds} fold scores are too few for any test over folds, so no method is placed before another. "
-            "Repeat the cross-validation.",
-            warning=True,
-        )
+    if findings.untested:
+        yield Paragraph(f"{why_untested(findings)} No method is placed before another.", warning=True)
     else:
         yield Figure(
             "ranks",
@@ -37,8 +33,9 @@ def differences(findings: Findings) -> Iterator[Block]:
             (rank_diagram(findings.standings),),
         )
         yield _matrix(findings)
-    yield _in_full(findings)
-    if notes := [note for note in findings.notes() if note != TOO_FEW]:
+    if not findings.undefined:
+        yield _in_full(findings)
+    if notes := [note for note in findings.notes() if note != findings.untested]:
         yield Paragraph(f"{'; '.join(map(readable, notes))}.")
 
 
@@ -96,7 +93,7 @@ def _difference(pair: Pair) -> Cell:
 
 
 def _in_full(findings: Findings) -> Table:
-    tested = not findings.too_few
+    tested = not findings.untested
     header = ["Pair", "Difference"]
     header += ["95 % interval", "p", "p (Holm)", "P(better)", "P(equal)", "P(worse)"] if tested else []
     return Table(
@@ -120,7 +117,7 @@ def _in_full(findings: Findings) -> Table:
 
 def _pair_cells(pair: Pair, *, tested: bool) -> Iterator[Cell]:
     yield Cell(f"{pair.a} − {pair.b}", strong=pair.separated)
-    yield Cell(signed(pair.difference), pair.difference)
+    yield Cell(signed(pair.difference), number(pair.difference).value)
     if tested:
         yield Cell(ends((pair.low, pair.high)), pair.low)
         yield _p(pair.p)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from fusionbench.comparing import Estimate, Interval
-from fusionbench.leaderboard import SHOWN, Row
+from fusionbench.comparing import ENOUGH_SCORES, Estimate, Findings, Interval
+from fusionbench.leaderboard import SHOWN, Row, mean_std
 from fusionbench.metrics import METRICS
 from fusionbench.report.costs import Cost, cost
 from fusionbench.report.document import Cell, Table, number
@@ -102,10 +102,10 @@ def readable(note: str) -> str:
 def signed(value: float) -> str:
     """A difference with its sign.
 
-    >>> signed(0.0312), signed(-0.1)
-    ('+0.031', '−0.100')
+    >>> signed(0.0312), signed(-0.1), signed(math.nan)
+    ('+0.031', '−0.100', '')
     """
-    return f"{value:+.3f}".replace("-", "−")
+    return "" if math.isnan(value) else f"{value:+.3f}".replace("-", "−")
 
 
 def measured(value: float) -> str:
@@ -136,6 +136,18 @@ def ends(interval: Interval | tuple[float, float]) -> str:
     return "" if math.isnan(low) or math.isnan(high) else f"{low:.3f} to {high:.3f}"
 
 
+def why_untested(findings: Findings) -> str:
+    """Why no test over the folds can separate methods, in sentences; for findings of which that is so."""
+    if findings.undefined:
+        return f"{NAMES[findings.metric]} is not defined on every test fold, so no test can separate methods by it."
+    if findings.folds == 1:
+        return "There is a single test part, so no test over folds can separate methods."
+    return (
+        f"Too few folds to separate methods: {findings.folds} fold scores each, {ENOUGH_SCORES} are needed; repeat the "
+        "cross-validation."
+    )
+
+
 def _performance_caption(sources: Sources) -> str:
     folds = len(next((row.scores["roc_auc"] for row in sources.tested), ()))
     synthetic = "SYNTHETIC DATA. " if sources.synthetic else ""
@@ -144,10 +156,19 @@ def _performance_caption(sources: Sources) -> str:
     of = "means over the classes, each against the rest" if several else f"positive class {sources.positive}"
     decided = "decisions for the most probable" if several else "decisions at 0.5"
     return (
-        f"{synthetic}Methods by mean ROC-AUC over {folds} test folds, ± sample standard deviation; {of}; {decided}. "
-        f"{ranks}Below ROC-AUC a 95 % interval by patient bootstrap, below shares Wilson's; all are conditional on the "
-        "fitted models."
+        f"{synthetic}{_ordered_by(sources, folds)}; {of}; {decided}. {ranks}Below sensitivity and specificity Wilson's "
+        "95 % interval if there are two classes, below the others that of a patient bootstrap; all are conditional on "
+        "the fitted models."
     )
+
+
+def _ordered_by(sources: Sources, folds: int) -> str:
+    findings = sources.board.findings
+    if findings and findings.undefined:
+        return f"Methods by the ROC-AUC of {folds} test folds pooled; mean ± sample standard deviation over the folds"
+    if folds == 1:
+        return "Methods by ROC-AUC on the one test part"
+    return f"Methods by mean ROC-AUC over {folds} test folds, ± sample standard deviation"
 
 
 def _printed_name(column: str) -> str:
@@ -166,10 +187,10 @@ def _rank(sources: Sources, row: Row) -> Cell:
 def _score(row: Row, name: str, estimate: Estimate | None, sources: Sources) -> Cell:
     if row.failed:
         return Cell("failed") if name == MAIN[0] else Cell("")
-    shown = f"{row.mean(name):.3f} ± {row.std(name):.3f}" if not math.isnan(row.std(name)) else f"{row.mean(name):.3f}"
-    interval = (estimate.bootstrap if name == MAIN[0] else estimate.shares.get(name)) if estimate else None
+    interval = estimate.intervals.get(name) if estimate else None
     best = name == MAIN[0] and row is sources.board.rows[0]
-    return Cell(shown, row.mean(name), ends(interval) if interval else "", strong=best)
+    value = number(row.mean(name)).value
+    return Cell(mean_std(row.mean(name), row.std(name)), value, ends(interval) if interval else "", strong=best)
 
 
 def _plain(row: Row, name: str) -> Cell:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
-from fusionbench.comparing import ENOUGH_SCORES, Findings, Pair
+from fusionbench.comparing import Findings, Pair
 from fusionbench.leaderboard import Row
 from fusionbench.report.document import Line, listed
-from fusionbench.report.scores import NAMES, classes_line, p_text, signed
+from fusionbench.report.scores import NAMES, classes_line, p_text, signed, why_untested
 from fusionbench.report.sources import Sources
 
 SAW_TEST = "selection saw the test folds"
@@ -19,12 +19,11 @@ SHOWN_NAMES = 10
 
 def brief(sources: Sources) -> tuple[Line, ...]:
     """Data, positive class, result, what saw test folds, and what else must be known first."""
+    findings = sources.board.findings
     return (
         _data(sources),
         _positive(sources),
-        Line(
-            "Result", " ".join(result(sources)), warning=bool(sources.board.findings and sources.board.findings.too_few)
-        ),
+        Line("Result", " ".join(result(sources)), warning=bool(findings and findings.untested)),
         _saw_test(sources.board.rows),
         *_cautions(sources),
     )
@@ -37,9 +36,10 @@ def result(sources: Sources) -> list[str]:
         return ["Every method failed; nothing was tested."]
     if len(findings.estimates) == 1:
         only = findings.estimates[0]
-        return [f"One method was tested: {named(only.method)}, mean {NAMES[findings.metric]} {only.mean:.3f}."]
-    if findings.too_few:
-        return _too_few(findings)
+        score = "is not defined on every test fold" if findings.undefined else f"{only.mean:.3f}"
+        return [f"One method was tested: {named(only.method)}, mean {NAMES[findings.metric]} {score}."]
+    if findings.untested:
+        return _untested(findings)
     return [*_leaders(findings), *_against_single(sources, findings)]
 
 
@@ -60,15 +60,11 @@ def _positive(sources: Sources) -> Line:
     return Line("Positive class", f"{of}; the cohort would name {positive}.")
 
 
-def _too_few(findings: Findings) -> list[str]:
+def _untested(findings: Findings) -> list[str]:
     first, *others = findings.estimates
-    span = f"{others[-1].mean:.3f} to {first.mean:.3f}"
-    return [
-        f"Too few folds to separate methods: {findings.folds} fold scores each, {ENOUGH_SCORES} are needed; repeat the "
-        "cross-validation.",
-        f"All {len(findings.estimates)} methods count as tied (mean {NAMES[findings.metric]} {span}); the order of the "
-        "table is no ranking.",
-    ]
+    span = "" if findings.undefined else f" (mean {NAMES[findings.metric]} {others[-1].mean:.3f} to {first.mean:.3f})"
+    tied = f"All {len(findings.estimates)} methods count as tied{span}; the order of the table is no ranking."
+    return [why_untested(findings), tied]
 
 
 def _leaders(findings: Findings) -> list[str]:

@@ -40,14 +40,14 @@ class Pixel(FusionStrategy):
                 return  # before anything else is read
             for name in self.modalities:
                 rows[name].append(_rows_of_table(batch, name))
-        for name, typical in zip(self.modalities, self.typical.split(self.channels), strict=True):
+        for name, typical in zip(self.modalities, torch.split(self.typical, self.channels), strict=True):
             table = torch.cat([*rows[name], typical.new_zeros(0, len(typical))])
             if len(table):
                 typical.copy_(table.double().mean(0))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, K)."""
-        parts = zip(self.modalities, self.typical.split(self.channels), strict=True)
+        parts = zip(self.modalities, torch.split(self.typical, self.channels), strict=True)
         stacked = torch.cat([_filled(inputs, name, typical) for name, typical in parts], 1)  # (B, sum of C_m, D, H, W)
         logits: Tensor = self.head(self.attention(self.backbone(stacked)))
         return logits
