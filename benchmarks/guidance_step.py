@@ -1,26 +1,28 @@
-"""What a step of stage 2 of guidance costs, beside the paper's Algorithm 1 as it is written: docs/performance.md.
+"""What a step of stage 2 of guidance costs, beside the paper's Algorithm 1 as it is written.
 
-    python benchmarks/guidance_step.py [--rounds 5] [--size 12 48 48] [--width 16] [--batch 2]
+    python -m benchmarks guidance_step
+    python -m benchmarks.guidance_step [--rounds 5] [--size 12 48 48] [--width 16] [--batch 2]
 
-Forward and backward on one thread, every way in this process, in turn, medians of the processor's time. Prints
-Markdown with the target of each ratio. Batches of one are refused: there single-precision convolutions of a CPU fall
-to a slow kernel, and any comparison would be of that.
+Forward and backward on one thread, every way in this process, in turn, medians of the processor's time; images of
+12 x 48 x 48, batches of two, RMC of width 16 and of width 32, four modalities. The second form prints the table of
+docs/performance.md for one width. Batches of one are refused: there single-precision convolutions of a CPU fall to a
+slow kernel, and any comparison would be of that.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.targets import Target, alternating
 from fusionbench import Batch, Parts, pool
 from fusionbench.training import is_trained, set_modes
 from fusionbench_plugins.attention.dual import DualAttention
@@ -28,12 +30,28 @@ from fusionbench_plugins.backbones.resnet import Rmc
 from fusionbench_plugins.fusion.guidance import Guidance, guidance_loss
 
 IMAGES = ("t1ce", "t2", "flair", "t1")
-TARGETS = {"ours, float32": 1.6, "ours, bf16": 2.8, "ours, features of the primary given": 1.9}
-"""Against Algorithm 1, in float32."""
-CAREFUL = {"ours, float32": 1.1, "ours, bf16": 1.9}
-"""Against the careful baseline, in float32."""
+LITERAL, CAREFUL, OURS = "Algorithm 1, float32", "careful baseline, float32", "ours, float32"
+BF16, GIVEN, FRUGAL = "ours, bf16", "ours, features of the primary given", "ours, branch by branch"
+BOUNDS = {
+    (LITERAL, OURS): 1.6, (LITERAL, BF16): 2.8, (LITERAL, GIVEN): 1.9, (CAREFUL, OURS): 1.1, (CAREFUL, BF16): 1.9,
+}  # fmt: skip
 KEPT = 0.6
 """Of the activations that Algorithm 1 keeps."""
+EXACT = 1e-6
+"""How far gradients in double precision may be apart, relative to their norm."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What each way takes, by name."""
+
+    seconds: dict[str, float]
+    kept: dict[str, int]
+    """Bytes held for the backward pass."""
+    apart: dict[str, float]
+    """How far the gradients are from those of Algorithm 1, relative to their norm."""
+    exact: float
+    """How far ours are from them in double precision."""
 
 
 def concatenated(model: Guidance, batch: Batch, *, graph: bool) -> Tensor:
@@ -64,11 +82,16 @@ def given(model: Guidance, batch: Batch, guidance: Tensor) -> Tensor:
     return torch.stack([batch.cross_entropy(each) for each in logits]).sum()
 
 
-def build(width: int, backward: str, *, graph: bool = False) -> Guidance:
+def build(width: int, backward: str, *, graph: bool = False, modalities: tuple[str, ...] = IMAGES) -> Guidance:
     """Guidance in the middle of stage 2, nothing where it started; the primary frozen, but where a graph is wanted."""
     torch.manual_seed(0)
     parts = Parts(
-        IMAGES, ("HGG", "LGG"), dict.fromkeys(IMAGES, 1), lambda names, n: Rmc(n, width=width), DualAttention, 0.0
+        modalities,
+        ("HGG", "LGG"),
+        dict.fromkeys(modalities, 1),
+        lambda names, n: Rmc(n, width=width),
+        DualAttention,
+        0.0,
     )
     model = Guidance(parts, backward=backward, reduce_init="default", fuse_init="default")  # type: ignore[arg-type]
     (stage,) = model.stages()
@@ -95,14 +118,12 @@ def kept(model: Guidance, batch: Batch) -> Iterator[list[int]]:
         yield total
 
 
-def step(model: Guidance, batch: Batch, loss: Callable[[Guidance, Batch], Tensor], bf16: bool) -> float:
-    """The processor's seconds of a forward and a backward pass."""
+def step(model: Guidance, batch: Batch, loss: Callable[[Guidance, Batch], Tensor], bf16: bool) -> None:
+    """A forward and a backward pass."""
     model.zero_grad()
-    started = time.process_time()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         total = loss(model, batch)
     total.backward()
-    return time.process_time() - started
 
 
 def gradients(model: Guidance) -> dict[str, Tensor]:
@@ -116,8 +137,56 @@ def apart(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     return float((square / sum(float(g.square().sum()) for g in theirs.values())) ** 0.5)
 
 
+def images(size: Sequence[int], subjects: int) -> Batch:
+    """Noise of (D, H, W) for every modality."""
+    inputs = {name: torch.rand(subjects, 1, *size) for name in IMAGES}
+    return Batch(tuple(map(str, range(subjects))), inputs, torch.arange(subjects) % 2, torch.ones(subjects))
+
+
+def compared(width: int, batch: Batch, rounds: int) -> Measured:
+    """Every way on the same batch."""
+    torch.set_num_threads(1)
+    plain, frugal, literal = build(width, "joint"), build(width, "branchwise"), build(width, "joint", graph=True)
+    with torch.no_grad():
+        known = plain.primary.features(batch.inputs[IMAGES[0]])
+    ours, algorithm = partial(guidance_loss, progress=0.0), partial(concatenated, graph=True)
+    ways = {
+        LITERAL: partial(step, literal, batch, algorithm, False),
+        CAREFUL: partial(step, plain, batch, partial(concatenated, graph=False), False),
+        OURS: partial(step, plain, batch, ours, False),
+        BF16: partial(step, plain, batch, ours, True),
+        GIVEN: partial(step, plain, batch, partial(given, guidance=known), False),
+        FRUGAL: partial(step, frugal, batch, ours, False),
+    }
+    held, found = {}, {}
+    for name, way in ways.items():
+        with kept(way.args[0], batch) as total:
+            way()
+        held[name], found[name] = total[0], gradients(way.args[0])
+    seconds = alternating(ways, rounds, time.process_time)
+    exact = replace(batch, inputs={name: x.double() for name, x in batch.inputs.items()})
+    for model, loss in ((plain.double(), ours), (literal.double(), algorithm)):
+        step(model, exact, loss, False)
+    differences = {name: apart(found[name], found[LITERAL]) for name in ways}
+    return Measured(seconds, held, differences, apart(gradients(plain), gradients(literal)))
+
+
+def measure() -> Iterator[Target]:
+    """Both sides of every ratio."""
+    for width in (16, 32):
+        found = compared(width, images((12, 48, 48), 2), rounds=5)
+        for (slow, fast), bound in BOUNDS.items():
+            ratio = found.seconds[slow] / found.seconds[fast]
+            yield Target(f"stage 2 at width {width}, {slow} / {fast}", ratio, bound)
+        share = found.kept[OURS] / found.kept[LITERAL]
+        yield Target(f"stage 2 at width {width}, activations kept, ours / Algorithm 1's", share, KEPT, at_least=False)
+        print(f"  gradients in double precision are {found.exact:.0e} apart (allowed: {EXACT:g})")
+        if found.exact > EXACT:
+            raise SystemExit("the two do not have the same gradients: nothing is compared")
+
+
 def main() -> None:
-    """Print the table."""
+    """Print all ways as one table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, nargs=3, default=(12, 48, 48))
@@ -126,55 +195,14 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.batch < 2:
         parser.error("give a batch of two or more")
-    torch.set_num_threads(1)
-    inputs = {name: torch.rand(asked.batch, 1, *asked.size) for name in IMAGES}
-    ids = tuple(map(str, range(asked.batch)))
-    batch = Batch(ids, inputs, torch.arange(asked.batch) % 2, torch.ones(asked.batch))
-    plain, frugal, literal = (
-        build(asked.width, "joint"), build(asked.width, "branchwise"), build(asked.width, "joint", graph=True)
-    )  # fmt: skip
-    with torch.no_grad():
-        known = plain.primary.features(inputs[IMAGES[0]])
-    ours = partial(guidance_loss, progress=0.0)
-    ways = {
-        "Algorithm 1, float32": (literal, partial(concatenated, graph=True), False),
-        "careful baseline, float32": (plain, partial(concatenated, graph=False), False),
-        "ours, float32": (plain, ours, False),
-        "ours, bf16": (plain, ours, True),
-        "ours, features of the primary given": (plain, partial(given, guidance=known), False),
-        "ours, branch by branch": (frugal, ours, False),
-    }
-    held, found = {}, {}
-    for name, (model, loss, bf16) in ways.items():
-        with kept(model, batch) as total:
-            step(model, batch, loss, bf16)
-        held[name], found[name] = total[0], gradients(model)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(asked.rounds):
-        for name, way in ways.items():
-            times[name].append(step(way[0], batch, *way[1:]))
-    medians = {name: statistics.median(several) for name, several in times.items()}
-    first, second = list(ways)[:2]
+    found = compared(asked.width, images(asked.size, asked.batch), asked.rounds)
     print("| step | Algorithm 1 / it | careful / it | activations kept | gradients apart |")
     print("|---|---|---|---|---|")
-    for name in ways:
-        fast, careful = medians[first] / medians[name], medians[second] / medians[name]
-        print(
-            f"| {name} | {fast:.2f}x{verdict(fast, TARGETS.get(name))} | "
-            f"{careful:.2f}x{verdict(careful, CAREFUL.get(name))} | {held[name] / held[first]:.2f} | "
-            f"{apart(found[name], found[first]):.1e} |"
-        )
-    exact = replace(batch, inputs={name: x.double() for name, x in inputs.items()})
-    for model, loss in ((plain.double(), ours), (literal.double(), partial(concatenated, graph=True))):
-        step(model, exact, loss, False)
-    print(f"\nin double precision ours and Algorithm 1 are {apart(gradients(plain), gradients(literal)):.0e} apart")
-    share = held["ours, float32"] / held[first]
-    print(f"activations kept: {share:.2f} of Algorithm 1's (target {KEPT}: {'met' if share <= KEPT else 'not met'})")
-
-
-def verdict(ratio: float, target: float | None) -> str:
-    """Whether a ratio reaches its target, if it has one."""
-    return "" if target is None else f" (target {target}x: {'met' if ratio >= target else 'not met'})"
+    for name, seconds in found.seconds.items():
+        fast, careful = found.seconds[LITERAL] / seconds, found.seconds[CAREFUL] / seconds
+        share = found.kept[name] / found.kept[LITERAL]
+        print(f"| {name} | {fast:.2f}x | {careful:.2f}x | {share:.2f} | {found.apart[name]:.1e} |")
+    print(f"\nin double precision ours and Algorithm 1 are {found.exact:.0e} apart")
 
 
 if __name__ == "__main__":

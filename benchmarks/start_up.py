@@ -1,21 +1,23 @@
-"""How long the light commands take to start, beside a bare Typer app: the figures of docs/performance.md.
+"""How long the light commands take to start, beside a bare Typer app.
 
-    python benchmarks/start_up.py
+    python -m benchmarks start_up
 
-Medians of processor and wall seconds over ten calls each, alternating. The bare app has two commands, one of them
-with an option, and prints plain help as ours does: `bare hello` pays for Typer's own import of pydantic, as any command
-with options does.
+Medians of the processor's seconds over ten calls each, alternating. The bare app has two commands, one of them with an
+option, and prints plain help as ours does: `bare hello` pays for Typer's own import of pydantic, as any command with
+options does. Modules are counted in a process of their own.
 """
 
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+
+from benchmarks.targets import Target, alternating
 
 CALLS = 10
 BARE = """
@@ -31,45 +33,45 @@ def bye():
     "Leave."
 app()
 """
-TARGET = 2.0
+PAIRS = {"--help": "--help", "plugins": "hello"}
+"""Our command -> that of the bare app."""
+HEAVY = {"--help": ("torch", "pandas"), "plugins": ("torch", "pandas"), "leaderboard --help": ("torch",)}
 
 
-def seconds(command: list[str]) -> tuple[float, float]:
-    """Wall and processor seconds of one call."""
-    before, started = os.times(), time.perf_counter()
+def call(command: list[str]) -> None:
+    """Run a command, its output dropped."""
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    wall, after = time.perf_counter() - started, os.times()
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    return wall, spent
 
 
-def main() -> None:
-    """Print a line per command, then the ratios."""
+def spent() -> float:
+    """Processor's seconds of all children that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def heavy(arguments: str, modules: tuple[str, ...]) -> list[str]:
+    """Which of these modules a command of ours imports."""
+    code = (
+        "import sys; from fusionbench_cli.app import app\n"
+        f"try: app({arguments.split()!r}, standalone_mode=False)\n"
+        f"finally: print(*{list(modules)!r} & sys.modules.keys(), file=sys.stderr)"
+    ).replace(f"*{list(modules)!r}", f"*set({list(modules)!r})")
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return told.stderr.split()
+
+
+def measure() -> Iterator[Target]:
+    """Both sides of every ratio."""
     with tempfile.TemporaryDirectory() as folder:
         bare = Path(folder) / "bare.py"
         bare.write_text(BARE)
         program = str(Path(sys.executable).with_name("fusionbench"))
-        commands = {
-            "bare --help": [sys.executable, str(bare), "--help"],
-            "fusionbench --help": [program, "--help"],
-            "bare hello": [sys.executable, str(bare), "hello"],
-            "fusionbench plugins": [program, "plugins"],
-        }
-        for command in commands.values():
-            seconds(command)  # bytecode is compiled once
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-        for _ in range(CALLS):
-            for name, command in commands.items():
-                taken[name].append(seconds(command))
-    medians = {name: [statistics.median(column) for column in zip(*t, strict=True)] for name, t in taken.items()}
-    for name, (wall, spent) in medians.items():
-        print(f"{name:20} {wall:.3f} s, {spent:.3f} s of processor")
-    for ours, theirs in (("fusionbench --help", "bare --help"), ("fusionbench plugins", "bare hello")):
-        ratio = medians[ours][1] / medians[theirs][1]
-        print(
-            f"{ours} / {theirs}: {ratio:.2f}x of processor, target {TARGET}x: {'met' if ratio <= TARGET else 'not met'}"
-        )
-
-
-if __name__ == "__main__":
-    main()
+        ways = {f"fusionbench {name}": partial(call, [program, *name.split()]) for name in PAIRS}
+        ways |= {f"bare {name}": partial(call, [sys.executable, str(bare), name]) for name in PAIRS.values()}
+        taken = alternating(ways, CALLS, spent)
+    for ours, theirs in PAIRS.items():
+        ratio = taken[f"fusionbench {ours}"] / taken[f"bare {theirs}"]
+        yield Target(f"processor's time of fusionbench {ours} / a bare Typer app's {theirs}", ratio, 2, at_least=False)
+    found = {arguments: heavy(arguments, modules) for arguments, modules in HEAVY.items()}
+    print("".join(f"  {arguments} imports {' and '.join(names)}\n" for arguments, names in found.items() if names), end="")
+    yield Target("light commands that import torch or pandas", sum(map(bool, found.values())), 0, at_least=False)

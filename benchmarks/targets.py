@@ -22,18 +22,26 @@ class Target:
         """Whether the ratio keeps the bound."""
         return self.ratio >= self.bound if self.at_least else self.ratio <= self.bound
 
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """What, ratio, target and verdict, for a table."""
+        word = "at least" if self.at_least else "at most"
+        return self.what, f"{self.ratio:.3g}x", f"{word} {self.bound:g}x", "met" if self.met else "not met"
+
     def __str__(self) -> str:
-        word, verdict = "at least" if self.at_least else "at most", "met" if self.met else "not met"
-        return f"{self.what}: {self.ratio:.2f}x (target: {word} {self.bound:g}x, {verdict})"
+        what, ratio, bound, verdict = self.cells
+        return f"{what}: {ratio} (target: {bound}, {verdict})"
 
 
-def alternating(ways: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
-    """Median wall seconds of each way, measured in turns after one call that is not counted."""
+def alternating(
+    ways: Mapping[str, Callable[[], object]], rounds: int = 5, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Median seconds of each way by that clock, measured in turns after one call that is not counted."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
-            started = time.perf_counter()
+            started = clock()
             way()
             if number:
-                taken[name].append(time.perf_counter() - started)
+                taken[name].append(clock() - started)
     return {name: statistics.median(several) for name, several in taken.items()}

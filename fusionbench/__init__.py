@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from fusionbench.registry import data_home, load_registry, read_cohort
     from fusionbench.runs import Run
     from fusionbench.store import Store
-    from fusionbench.study import Study, compose, open_study
+    from fusionbench.study import Study, compose, open_study, spanning
 
 _HOME = {
     "atomic": ("atomic_folder",),
@@ -88,7 +88,7 @@ _HOME = {
     "registry": ("data_home", "load_registry", "read_cohort"),
     "runs": ("Run",),
     "store": ("Store",),
-    "study": ("Study", "compose", "open_study"),
+    "study": ("Study", "compose", "open_study", "spanning"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -17,6 +17,7 @@ from fusionbench.features import Features
 from fusionbench.fits import Fit
 from fusionbench.predictions import Predictions
 from fusionbench.profiling import Watch, unwatched
+from fusionbench.ranks import ALONE, Ranks
 from fusionbench.seeds import derive_seed
 from fusionbench.volumes import Volumes
 
@@ -35,9 +36,10 @@ class Batches:
         features: Features | None = None,
         given: Mapping[str, Predictions] | None = None,
         watch: Watch = unwatched,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.fit, self.volumes, self.device, self.features = fit, volumes, device, features
-        self.watch = watch
+        self.watch, self.ranks = watch, ranks
         self.modalities = tuple(modality.name for modality in fit.modalities)
         self.class_number = {name: number for number, name in enumerate(fit.classes)} | {"": UNKNOWN}
         labels = [fit.labels[id] for id in fit.learners]
@@ -46,13 +48,17 @@ class Batches:
         self.allowed = frozenset((*fit.split.training, *fit.split.test))
 
     def training(self, stage: str, epoch: int, *, inputs: bool = True) -> Iterator[Batch]:
-        """The training part once: in the order and with the augmentation of this stage and epoch; or without inputs."""
+        """The training part once: in the order and with the augmentation of this stage and epoch; or without inputs.
+
+        Of each batch, what this process takes of it where several do the fit.
+        """
         ids = self.fit.learners
         generator = torch.Generator().manual_seed(derive_seed(self.fit.base_seed, "order", stage, epoch))
         order = torch.randperm(len(ids), generator=generator).tolist()
-        for some in chunks([ids[index] for index in order], self.fit.stages[stage]["batch_size"]):
+        size, least = self.fit.stages[stage]["batch_size"], 2 * self.ranks.count
+        for some in chunks([ids[index] for index in order], size, least):
             with self.watch("read"):
-                batch = self.batch(some, given=self.given, inputs=inputs)
+                batch = self.batch(self.ranks.share(some), given=self.given, inputs=inputs)
             with self.watch("augment"):
                 batch = self._for_training(batch, stage, epoch) if inputs else self._hidden(batch, stage, epoch)
             yield batch
@@ -136,14 +142,14 @@ def keep(seed: int, here: Tensor, share: float) -> Tensor:
     return kept if kept.any() else drawn == drawn.max()
 
 
-def chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """Runs of `size` ids; a last one alone joins the run before it, for normalisation needs company.
+def chunks(ids: Sequence[str], size: int, least: int = 2) -> Iterator[Sequence[str]]:
+    """Runs of `size` ids; a last one of fewer than `least` joins the run before it: normalisation needs company.
 
     >>> list(chunks("abcdefg", 3))
     ['abc', 'defg']
     """
     starts = list(range(0, len(ids), size))
-    if size > 1 and len(starts) > 1 and len(ids) - starts[-1] == 1:
+    if size > 1 and len(starts) > 1 and len(ids) - starts[-1] < least:
         starts.pop()
     for start, end in pairwise([*starts, len(ids)]):
         yield ids[start:end]

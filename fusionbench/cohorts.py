@@ -215,7 +215,7 @@ class CohortReader(ABC):
 
     name: ClassVar[str]
     config: ClassVar[str] = "demo"
-    """The shipped configuration that a run on such data starts from; this one is small and quick, for any modalities."""
+    """The shipped configuration that a run on such data starts from; this one is small, for any modalities."""
     exempt: ClassVar[Mapping[str, str]] = {}
     """Contract check -> the reason why it cannot hold for this class."""
 

@@ -15,6 +15,8 @@ from fusionbench.errors import UsageError
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every precision it is given
 
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+"""Kind of device -> what processes of a fit talk by."""
 FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -46,6 +48,37 @@ def assigned(devices: Sequence[str], worker: int) -> str:
     ['cuda:0', 'cuda:3', 'cuda:0']
     """
     return devices[worker % len(devices)]
+
+
+def spans(devices: Sequence[str], processes: int) -> tuple[str, ...]:
+    """The devices of one fit each, where a fit takes that many processes: a GPU for each, or all on the CPU.
+
+    >>> spans(("cuda:0", "cuda:1", "cuda:2", "cuda:3"), 2), spans(("cpu",), 2)
+    (('cuda:0,1', 'cuda:2,3'), ('cpu',))
+
+    UsageError if the devices cannot be shared out so.
+    """
+    kind = kind_of(devices[0])
+    if processes == 1 or kind == "cpu":
+        return tuple(devices)
+    numbers = [device.partition(":")[2] for device in devices]
+    if kind not in BACKENDS or len(devices) % processes:
+        raise UsageError(
+            f"recipe.processes={processes} needs a GPU for each process of a fit, or the CPU: "
+            f"--device cuda:{','.join(map(str, range(processes)))}, or --device cpu"
+        )
+    groups = [numbers[start : start + processes] for start in range(0, len(numbers), processes)]
+    return tuple(f"{kind}:{','.join(group)}" for group in groups)
+
+
+def member(device: str, rank: int) -> str:
+    """The device of a process by its number, among those of a fit.
+
+    >>> member("cuda:2,3", 1), member("cuda:1", 0), member("cpu", 1)
+    ('cuda:3', 'cuda:1', 'cpu')
+    """
+    kind, _, numbers = device.partition(":")
+    return f"{kind}:{numbers.split(',')[rank]}" if numbers else kind
 
 
 def workers_for(devices: Sequence[str], cores: int, threads: int) -> int:

@@ -150,7 +150,8 @@ def run(
     dask cluster that is there already. A fit that fails takes only the rows that need it down. With `profile` the
     records of fits that are done say where their time went.
     """
-    chosen = make_engine(Wanted(engine, jobs, scheduler, study.devices, study.comparison.recipe.threads))
+    recipe = study.comparison.recipe
+    chosen = make_engine(Wanted(engine, jobs, scheduler, study.devices, recipe.threads, recipe.processes))
     store = Store(store.root.absolute())  # which other processes see too
     volumes = prepare(study, store)
     place = Workplace(study.cohort, study.registry, volumes, store, checkpoint_seconds, profile)

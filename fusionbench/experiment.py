@@ -104,6 +104,8 @@ class Recipe(_Settings):
     """How the weights of volumes' convolutions lie in memory, and with them the features."""
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
+    processes: Annotated[int, Field(ge=1)] = 1
+    """How many processes do a fit together, each on a device of its own or all on the CPU."""
     stages: dict[str, StageRecipe] = {}
 
     def stage(self, name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from fusionbench.seeds import content_digest, derive_seed
 
 NUMERICS = (
     "augmentation", "batches", "cohorts", "components", "devices", "features", "imagecache", "nifti", "precision",
-    "preprocessing", "pretrained", "seeds", "training", "transforms", "volumes",
+    "preprocessing", "pretrained", "ranks", "seeds", "training", "transforms", "volumes",
 )  # fmt: skip
 """The modules of the core whose code may change a result: their source is part of every key."""
 
@@ -127,6 +127,12 @@ class Fit:
     def base_seed(self) -> int:
         """What every seed of the fit derives from; no name is in it, so a renamed plugin predicts the same."""
         return derive_seed(self.seed, self.split.training, [modality.name for modality in self.modalities])
+
+    @property
+    def processes(self) -> int:
+        """How many processes do it together."""
+        number: int = self.recipe.get("processes", 1)
+        return number
 
     @cached_property
     def learners(self) -> tuple[str, ...]:

@@ -288,6 +288,8 @@ def _fit_recipe(method: Method, trains: bool) -> dict[str, Any]:
         del recipe["augmentation"], recipe["memory_format"]
     if not method.hides_modalities:
         del recipe["modality_dropout"]
+    if recipe["processes"] == 1:
+        del recipe["processes"]
     if not trains:
         recipe = {key: recipe[key] for key in ("batch_size", "precision", "device", "threads", "class_weights")}
     return recipe

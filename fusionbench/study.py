@@ -22,6 +22,7 @@ from fusionbench.folds import Fold, draw_folds, read_folds, site_folds, whole
 from fusionbench.methods import Method, method_named, rows_of
 from fusionbench.registry import Component, Registry, load_registry, read_cohort
 
+DDP: Final = "ddp"
 ALL: Final = "all"
 """Among the strategies asked for: every one that the cohort has the data for."""
 
@@ -67,6 +68,7 @@ def open_study(
     chosen, left_out = _expanded(named, cohort, registry)
     experiments = _experiments(chosen, cohort, registry)
     _check_primary(chosen, experiments, registry)
+    _check_processes(chosen, experiments, registry)
     resolved = _resolved(chosen, experiments, cohort, registry)
     final = tuple(_settled(experiment, resolved, cohort, registry) for experiment in experiments)
     return Study(resolved, final, cohort, _folds(resolved, cohort), registry, left_out, _devices(comparison))
@@ -93,6 +95,23 @@ def compose(
     comparison = load_comparison(config, given, *map(parse_setting, settings))
     _check_components(comparison, registry)
     return comparison
+
+
+def spanning(comparison: Comparison, strategy: str) -> Comparison:
+    """The comparison with each fit done by several processes together, as that strategy of parallel training says.
+
+    `ddp`: by as many as GPUs are named, or as `recipe.processes` says; an empty one changes nothing. UsageError for
+    another strategy, or if there is nothing to span.
+    """
+    if strategy not in ("", DDP):
+        raise UsageError(f"no strategy {strategy!r} of training in parallel: there is {DDP}")
+    if not strategy:
+        return comparison
+    given = comparison.recipe.processes
+    count = given if given > 1 else len(_devices(comparison))
+    if count == 1:
+        raise UsageError("--strategy ddp: name GPUs, --device cuda:0,1, or on the CPU --set recipe.processes=2 or more")
+    return comparison.model_copy(update={"recipe": comparison.recipe.model_copy(update={"processes": count})})
 
 
 def used_components(study: Study) -> list[Component]:
@@ -185,6 +204,33 @@ def _check_primary(comparison: Comparison, experiments: Iterable[Experiment], re
     if primary and not any(c.uses_order or 1 < len(e.modalities) < len(everything) for e, c in strategies):  # type: ignore[attr-defined]
         named = ", ".join(dict.fromkeys(e.fusion for e in experiments))
         raise UsageError(f"--primary {primary} changes nothing: none of {named} orders its modalities; leave it out")
+
+
+def _check_processes(comparison: Comparison, experiments: Iterable[Experiment], registry: Registry) -> None:
+    """UsageError if fits are to be done by several processes and cannot be."""
+    from fusionbench.devices import spans
+
+    recipe = comparison.recipe
+    if recipe.processes == 1:
+        return
+    spans(_devices(comparison), recipe.processes)
+    smallest = min([recipe.batch_size, *(stage.batch_size for stage in recipe.stages.values() if stage.batch_size)])
+    if smallest < 2 * recipe.processes:
+        raise UsageError(
+            f"recipe.processes={recipe.processes} needs batches of {2 * recipe.processes} subjects or more, "
+            f"not {smallest}: each process takes two at least"
+        )
+    if not any(_trains(experiment, registry) for experiment in experiments):
+        named = ", ".join(dict.fromkeys(experiment.fusion for experiment in experiments))
+        raise UsageError(f"recipe.processes={recipe.processes} changes nothing: {named} trains nothing; leave it out")
+
+
+def _trains(experiment: Experiment, registry: Registry) -> bool:
+    """Whether a strategy trains something, or builds on one that does."""
+    strategy = registry.get("fusion", experiment.fusion)
+    cls: Any = strategy.cls
+    options = strategy.chosen(experiment.options)
+    return bool(cls.planned_stages(**options) or cls.parents(experiment.modalities, **options))
 
 
 def _expanded(comparison: Comparison, cohort: Cohort, registry: Registry) -> tuple[Comparison, dict[str, str]]:

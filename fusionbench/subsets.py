@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from fusionbench.comparing import mean_or_nan, pooled
@@ -117,15 +117,15 @@ def by_available(run: Run) -> list[SubsetScores]:
 
 def _lines(run: Run, method: str, repeats: Sequence[Predictions]) -> Iterator[SubsetScores]:
     groups = _groups(run, repeats[0])
-    small = {available for available, ids in groups.items() if _is_small(_of(repeats[0], ids))}
+    small = {available for available, ids in groups.items() if _is_small(repeats[0].of(ids))}
     if len(small) < 2:
         small = set()
     for available, ids in groups.items():
         if available not in small:
-            yield _scored(run, method, available, 1, [_of(part, ids) for part in repeats])
+            yield _scored(run, method, available, 1, [part.of(ids) for part in repeats])
     if small:
         ids = {id for available in small for id in groups[available]}
-        yield _scored(run, method, (), len(small), [_of(part, ids) for part in repeats])
+        yield _scored(run, method, (), len(small), [part.of(ids) for part in repeats])
 
 
 def _groups(run: Run, everybody: Predictions) -> dict[tuple[str, ...], set[str]]:
@@ -140,14 +140,6 @@ def _groups(run: Run, everybody: Predictions) -> dict[tuple[str, ...], set[str]]
 
 def _is_small(some: Predictions) -> bool:
     return any(some.labels.count(name) < FEWEST for name in some.classes)
-
-
-def _of(predictions: Predictions, ids: Iterable[str]) -> Predictions:
-    wanted = set(ids)
-    rows = [row for row, id in enumerate(predictions.ids) if id in wanted]
-    chosen = tuple(predictions.ids[row] for row in rows)
-    labels = tuple(predictions.labels[row] for row in rows)
-    return Predictions(chosen, labels, predictions.classes, predictions.probabilities[rows])
 
 
 def _scored(

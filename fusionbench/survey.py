@@ -83,7 +83,7 @@ def survey(
     compared, faults = _compared(comparison, registry, cohort)
     volumes = Volumes(compared, comparison.preprocessing, cache)
     names = comparison.modalities or tuple(modality.name for modality in cohort.modalities)
-    found = tuple(dict.fromkeys((*faults, *_crop_told_once(list(_bad_files(volumes, names)), volumes, names))))
+    found = tuple(dict.fromkeys((*faults, *_crop_told_once(_bad_files(volumes, names), volumes, names))))
     return Survey(found) if found else Survey(card=_card(volumes, names))
 
 
@@ -102,9 +102,10 @@ def _bad_files(volumes: Volumes, modalities: tuple[str, ...]) -> Iterable[str]:
     yield from volumes.check([subject.id for subject in subjects if subject.seg], modalities, segmentation=True)
 
 
-def _crop_told_once(faults: list[str], volumes: Volumes, modalities: tuple[str, ...]) -> list[str]:
+def _crop_told_once(faults: Iterable[str], volumes: Volumes, modalities: tuple[str, ...]) -> list[str]:
     """The faults; where images are lost in a crop that is larger than they are, one that says which would fit."""
     crop, size = volumes.preprocessing.crop, _usual_size(volumes, modalities)
+    faults = list(dict.fromkeys(faults))
     lost = [fault for fault in faults if EMPTY in fault]
     if len(lost) < 2 or not crop or not size or all(mine >= window for mine, window in zip(size, crop, strict=True)):
         return faults

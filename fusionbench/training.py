@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,12 +17,13 @@ from torch import Tensor, nn
 from fusionbench.batches import Batches
 from fusionbench.cohorts import Cohort
 from fusionbench.components import AttentionModule, Backbone, Batch, Context, FusionStrategy, Parts, Stage
-from fusionbench.devices import make_fabric, peak_memory, settle
+from fusionbench.devices import BACKENDS, kind_of, make_fabric, member, peak_memory, settle
 from fusionbench.errors import PluginError, TrainingError
 from fusionbench.features import Features
 from fusionbench.fits import Fit, Job
 from fusionbench.predictions import Predictions
 from fusionbench.profiling import Stopwatch, Watch, unwatched
+from fusionbench.ranks import ALONE, Ranks, together
 from fusionbench.registry import Registry
 from fusionbench.seeds import derive_seed
 from fusionbench.source import source_digest
@@ -57,12 +60,11 @@ class Workplace:
     profile: bool = False
     """Whether the record of a fit says where its time went."""
     device: str = ""
-    """Which of the devices of a fit's kind; empty: the first."""
+    """Which of the devices of a fit's kind, or several for a fit that spans them; empty: the first."""
 
-    def device_of(self, fit: Fit) -> str:
-        """The device that a fit is done on here."""
-        device: str = self.device or fit.recipe["device"]
-        return device
+    def device_of(self, fit: Fit, ranks: Ranks = ALONE) -> str:
+        """The device that a fit is done on here, by one of its processes."""
+        return member(self.device or fit.recipe["device"], ranks.rank)
 
 
 def execute(job: Job, place: Workplace, report: Report) -> bool:
@@ -70,22 +72,44 @@ def execute(job: Job, place: Workplace, report: Report) -> bool:
     with place.store.lock(job.key):
         if place.store.has(job.key):
             return False
-        started = time.monotonic()
-        watch = Stopwatch(lambda: settle(place.device_of(job.fit))) if place.profile else None
         _check_source(job.fit, place.registry)
-        with threads(job.fit.recipe["threads"]), deterministic():
-            model, history, predictions, predicting = _train_and_predict(job.fit, place, report, watch or unwatched)
-        record = {
-            "key": job.key,
-            "fit": asdict(job.fit),
-            "pretrained": pretrained(model),
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "seconds": round(time.monotonic() - started, 3),
-            "predict_seconds": round(predicting, 4),
-            "peak_memory_bytes": peak_memory(place.device_of(job.fit)),
-        } | ({"profile": watch.stop()} if watch else {})
-        place.store.save(job.key, model.state_dict(), predictions, history, record)
+        count = job.fit.processes
+        if count == 1:
+            _do(job, place, ALONE, report)
+        else:
+            _check_enough(job.fit)
+            together(count, BACKENDS[kind_of(place.device_of(job.fit))], partial(_do, job, place), report)
     return True
+
+
+def _do(job: Job, place: Workplace, ranks: Ranks, report: Report) -> None:
+    """Do one fit, or take part in it; the first process keeps it."""
+    started, device = time.monotonic(), place.device_of(job.fit, ranks)
+    watch = Stopwatch(lambda: settle(device)) if place.profile else None
+    with threads(job.fit.recipe["threads"]), deterministic():
+        trained = _train_and_predict(job.fit, place, report, watch or unwatched, ranks)
+    if trained is None:
+        return
+    model, history, predictions, predicting = trained
+    record = {
+        "key": job.key,
+        "fit": asdict(job.fit),
+        "pretrained": pretrained(model),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(time.monotonic() - started, 3),
+        "predict_seconds": round(predicting, 4),
+        "peak_memory_bytes": peak_memory(device),
+    } | ({"profile": watch.stop()} if watch else {})
+    place.store.save(job.key, model.state_dict(), predictions, history, record)
+
+
+def _check_enough(fit: Fit) -> None:
+    """TrainingError if there are not two learners for each process: normalisation needs company."""
+    if len(fit.learners) < 2 * fit.processes:
+        raise TrainingError(
+            f"{len(fit.learners)} subjects to train on are too few for {fit.processes} processes: "
+            "set a smaller recipe.processes"
+        )
 
 
 def features_of(fit: Fit, place: Workplace) -> Features | None:
@@ -181,6 +205,8 @@ def train(
             loss = train_epoch(model, stage, epoch, epochs, fit, batches, fabric, optimizer)
             history.append({"stage": stage.name, "epoch": epoch, "loss": loss})
             work = len(fit.learners) * len(fit.modalities)
+            if not batches.ranks.leads:
+                continue
             report(Progress(fit.key, stage.name, epoch, epochs, loss, work))
             if time.monotonic() - saved >= place.checkpoint_seconds:
                 checkpoint.save(
@@ -207,23 +233,32 @@ def train_epoch(
     fabric: Fabric,
     optimizer: Any,
 ) -> float:
-    """One pass over the training part; the mean loss per subject."""
+    """One pass over the training part; the mean loss per subject.
+
+    Where several processes do the fit, the loss of a batch is the mean of theirs by their number of subjects, and the
+    gradients are those of that mean.
+    """
+    ranks = batches.ranks
     set_modes(model, stage.trains)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     total, count = 0.0, 0
     for step, batch in enumerate(batches.training(stage.name, epoch, inputs=stage.sees_inputs)):
-        seed = derive_seed(fit.base_seed, "step", stage.name, epoch, step)
+        seed = ranks.seed(derive_seed(fit.base_seed, "step", stage.name, epoch, step))
         with seeded(seed), fabric.autocast(), batches.watch("forward"):
             loss = stage.loss(model, batch, epoch / max(1, epochs))
-        if not torch.isfinite(loss):
+        of_all, subjects = ranks.total(loss.item(), len(batch.ids), fabric.device)
+        if not math.isfinite(of_all):
             raise TrainingError(
-                f"the loss became {loss.item()} in stage {stage.name}, epoch {epoch + 1}: "
+                f"the loss became {of_all} in stage {stage.name}, epoch {epoch + 1}: "
                 f"try a smaller learning rate or --precision 32"
             )
         with batches.watch("backward"):
             optimizer.zero_grad()
-            fabric.backward(loss)
+            fabric.backward(loss * (len(batch.ids) / subjects))
+            ranks.sum_gradients(trained)
             optimizer.step()
-        total, count = total + loss.item() * len(batch.ids), count + len(batch.ids)
+        total, count = total + of_all, count + subjects
+    ranks.average_statistics(model)
     return total / count
 
 
@@ -311,25 +346,31 @@ def deterministic() -> Iterator[None]:
 
 
 def _train_and_predict(
-    fit: Fit, place: Workplace, report: Report, watch: Watch
-) -> tuple[FusionStrategy, list[dict[str, Any]], Predictions, float]:
-    """The trained model, its losses, what it says of the test part, and the seconds that took."""
-    fabric = make_fabric(place.device_of(fit), fit.recipe["precision"])
+    fit: Fit, place: Workplace, report: Report, watch: Watch, ranks: Ranks
+) -> tuple[FusionStrategy, list[dict[str, Any]], Predictions, float] | None:
+    """The trained model, its losses, what it says of the test part, and the seconds that took.
+
+    None in a process that is not the first of a fit's.
+    """
+    fabric = make_fabric(place.device_of(fit, ranks), fit.recipe["precision"])
     model = build_strategy(fit, place.registry).to(fabric.device)
     tables, given = features_of(fit, place), _out_of_fold(fit, place.store)
-    batches = Batches(fit, place.volumes, fabric.device, tables, given, watch)
+    batches = Batches(fit, place.volumes, fabric.device, tables, given, watch, ranks)
     resumed = place.store.checkpoint(fit.key).load()
     try:
         if resumed:
             model.load_state_dict(resumed["model"])
         else:
             begin(model, fit, batches, place.store)
+        ranks.start_alike(model)
         history = train(model, fit, batches, fabric, place, report, resumed)
+        if not ranks.leads:
+            return None
         started = time.monotonic()
         predictions = predict(model, batches, fit.split.test, fabric)
         return model, history, predictions, time.monotonic() - started
     except torch.OutOfMemoryError:
-        peak = peak_memory(place.device_of(fit)) / 2**30
+        peak = peak_memory(place.device_of(fit, ranks)) / 2**30
         raise TrainingError(
             f"out of memory at {peak:.1f} GiB: try --set recipe.batch_size={max(1, fit.recipe['batch_size'] // 2)}, "
             f"--precision bf16, or a smaller --set preprocessing.resize"

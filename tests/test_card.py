@@ -322,7 +322,8 @@ def test_a_survey_names_every_bad_file_bad_outline_and_missing_modality(
 def test_a_crop_that_is_far_too_large_is_one_fault_that_says_which_would_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subjects = [subject(tmp_path, f"s{n}", "ab"[n % 2], ("t1", "t2")) for n in range(8)]
+    seg = write(tmp_path / "seg.nii.gz", np.zeros((8, 10, 6), np.uint8))
+    subjects = [subject(tmp_path, f"s{n}", "ab"[n % 2], ("t1", "t2"), seg=seg) for n in range(8)]
     subjects[3].files["t2"].write_bytes(b"no image")
     made = cohort(*subjects, modalities=("t1", "t2"))
     faults = surveyed(made, tmp_path, monkeypatch, "preprocessing.crop=[96, 96, 96]")

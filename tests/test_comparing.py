@@ -13,6 +13,7 @@ import pytest
 from fusionbench import Predictions, Subject
 from fusionbench.comparing import (
     ENOUGH_SCORES,
+    KNOWN,
     TOO_FEW,
     AreaUnderCurve,
     Difference,
@@ -23,7 +24,7 @@ from fusionbench.comparing import (
     standings,
     wilson,
 )
-from fusionbench.comparing.findings import Place, size_ratio
+from fusionbench.comparing.findings import SINGLE, Place, size_ratio
 from fusionbench.errors import UsageError
 from fusionbench.folds import draw_splits
 from fusionbench.metrics import metric
@@ -151,7 +152,7 @@ def test_one_method_is_described_and_compared_with_nobody() -> None:
     assert found.pairs == ()
     assert [one.ranks for one in found.standings] == ["1"]
     assert len(found.notes()) == 1
-    assert found.estimates[0].shares["sensitivity"].low < 1
+    assert found.estimates[0].intervals["sensitivity"].low < 1
 
 
 def test_identical_methods_are_tied() -> None:
@@ -167,6 +168,10 @@ def test_a_fold_without_a_score_claims_nothing_and_stops_nobody() -> None:
         folds[0, 0] = Predictions(part.ids, ("HGG",) * len(part.ids), CLASSES, part.probabilities)
     found = compare(methods, "LGG", draws=200)
     assert math.isnan(found.estimates[0].mean)
+    assert found.estimates[0].method == "a"  # by the folds pooled
+    assert found.untested == "roc_auc is not defined on every test fold: no test can separate methods by it"
+    assert math.isnan(found.estimates[0].intervals["sensitivity"].low)
+    assert found.estimates[0].intervals["accuracy"].low > 0
     assert not any(pair.separated for pair in found.pairs)
     assert {one.ranks for one in found.standings} == {"1-2"}
 
@@ -184,7 +189,9 @@ def test_three_classes_have_no_delong_and_everything_else() -> None:
     found = compare(methods, "x", draws=200)
     assert [one.ranks for one in found.standings] == ["1", "2"]
     assert math.isnan(found.pairs[0].delong_p)
-    assert set(found.estimates[0].shares) == {"accuracy"}
+    assert set(found.estimates[0].intervals) == set(KNOWN)
+    wilson_of = {name for name, interval in found.estimates[0].intervals.items() if interval.method == "Wilson"}
+    assert wilson_of == {"accuracy"}
     assert found.estimates[0].bootstrap.low > found.estimates[1].bootstrap.high
 
 
@@ -196,8 +203,8 @@ def test_patients_with_several_subjects_count_once() -> None:
         assert one.mean == other.mean
         assert one.delong != other.delong
         assert one.bootstrap != other.bootstrap
-        assert other.shares["sensitivity"].half_width > one.shares["sensitivity"].half_width
-    assert together.estimates[0].shares["specificity"].low < wilson(1.0, 30).low
+        assert other.intervals["sensitivity"].half_width > one.intervals["sensitivity"].half_width
+    assert together.estimates[0].intervals["specificity"].low < wilson(1.0, 30).low
 
 
 # What cannot be compared
@@ -226,6 +233,18 @@ def test_the_ratio_of_sizes_is_taken_from_the_folds() -> None:
     assert size_ratio([(0, 0), (0, 1)], uneven) == pytest.approx((10 / 30 + 30 / 10) / 2)
     with pytest.raises(UsageError, match="repeat 0 has one fold"):
         size_ratio([(0, 0)], uneven[:1])
+    assert size_ratio([(0, 0)], uneven[:1], subjects=50) == pytest.approx(10 / 40)
+
+
+def test_a_single_test_part_is_described_and_says_what_it_cannot_tell() -> None:
+    methods = {name: {(0, 0): folds[0, 0]} for name, folds in predicted({"a": 2.6, "b": 0.1}).items()}
+    found = compare(methods, "LGG", subjects=len(SUBJECTS), draws=400)
+    assert found.untested == SINGLE
+    assert SINGLE in found.notes()
+    assert TOO_FEW not in found.notes()
+    assert {one.ranks for one in found.standings} == {"1-2"}
+    assert found.pairs[0].delong_p < 0.05
+    assert all(interval.low < interval.high for interval in found.estimates[1].intervals.values())
 
 
 # Standings

@@ -13,9 +13,10 @@ from scipy.stats import binomtest, norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fusionbench import Predictions
-from fusionbench.comparing import AreaUnderCurve, Interval, Resample, bootstrap, delong_p, shares, wilson
+from fusionbench.comparing import KNOWN, AreaUnderCurve, Interval, Resample, bootstrap, delong_p, shares, wilson
 from fusionbench.comparing.delong import placements
 from fusionbench.comparing.intervals import CONDITIONAL
+from fusionbench.comparing.weighted import WEIGHTED
 from fusionbench.metrics import METRICS, metric
 
 CLASSES = ("HGG", "LGG")
@@ -113,6 +114,32 @@ def test_the_score_of_a_draw_is_the_metric_of_the_patients_drawn(name: str, grou
         if name == "average_precision":
             assert expected == average_precision_score(targets, rows[:, 1])
         assert score == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_scores_of_draws_are_those_of_the_metric_where_a_class_may_be_lost(name: str) -> None:
+    random = np.random.default_rng(0)
+    for classes in (("x", "y"), ("x", "y", "z")):
+        rows = random.dirichlet(np.ones(len(classes)), 12)
+        targets = np.arange(12) % len(classes)
+        counts = np.array([random.multinomial(4, np.full(12, 1 / 12)) for _ in range(60)], dtype=float)
+        found = WEIGHTED[metric(name).function](targets, rows, 1, counts)
+        drawn = [np.repeat(np.arange(12), times.astype(int)) for times in counts]
+        expected = [metric(name).function(targets[d], rows[d], 1) for d in drawn]
+        assert found == pytest.approx(np.array(expected), nan_ok=True)
+        assert np.isnan(expected).any() == (name not in ("accuracy", "brier"))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_perfect_predictions_have_no_bootstrap_interval_of_any_metric(name: str) -> None:
+    part = predicted([1] * 25 + [0] * 70, [1.0] * 25 + [0.0] * 70)
+    found = bootstrap(Resample.of([part]).scores([part], metric(name), "LGG"))
+    assert math.isnan(found.low)
+
+
+def test_draws_that_differ_by_rounding_alone_have_no_interval() -> None:
+    assert math.isnan(bootstrap(np.array([1.0, 1.0 - 2**-53] * 500)).low)
+    assert bootstrap(np.array([1.0, 1.0 - 1e-9] * 500)).low < 1
 
 
 def test_drawing_with_three_classes_scores_the_macro_mean() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import random
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -260,10 +259,10 @@ def test_an_official_split_from_a_spreadsheet_may_start_with_a_byte_order_mark(t
 @pytest.mark.parametrize(
     ("rows", "fault"),
     [
-        ((*FAIR, ("stranger", 1)), "stranger is not in the cohort"),
-        (FAIR[:-1], "s005 is in no fold"),
-        ((*FAIR, ("s000", 2)), "s000 is in two folds"),
-        ((*FAIR, ("s000", 1)), "s000 is in two folds"),
+        ((*FAIR, ("stranger", 1)), "'stranger' is not in the cohort"),
+        (FAIR[:-1], "'s005' is in no fold"),
+        ((*FAIR, ("s000", 2)), "'s000' is in two folds"),
+        ((*FAIR, ("s000", 1)), "'s000' is in two folds"),
     ],
     ids=["unknown", "missing", "doubled", "listed twice"],
 )
@@ -279,20 +278,20 @@ def test_every_fault_of_an_official_split_is_named_at_once(tmp_path: Path, cohor
     rows = (*FAIR[:-1], ("s000", 2), ("stranger", 3))
     with pytest.raises(CohortError) as caught:
         read_folds(written(tmp_path / "f.csv", *rows), cohort)
-    for fault in ("s005 is in no fold", "stranger is not in the cohort", "s000 is in two folds"):
+    for fault in ("'s005' is in no fold", "'stranger' is not in the cohort", "'s000' is in two folds"):
         assert fault in str(caught.value)
 
 
 def test_a_patient_in_two_folds_is_refused(tmp_path: Path) -> None:
     cohort = cohort_of(subjects_of(["LGG", "LGG", "HGG", "HGG"], ["p0", "p0", "p1", "p2"]))
     rows = (("s000", 1), ("s001", 2), ("s002", 1), ("s003", 2))
-    with pytest.raises(CohortError, match=re.escape("patient p0 is in folds [1, 2]")):
+    with pytest.raises(CohortError, match="patient 'p0' is in folds 1, 2"):
         read_folds(written(tmp_path / "f.csv", *rows), cohort)
 
 
 def test_a_fault_of_a_later_repeat_is_found_and_not_mixed_with_the_first(tmp_path: Path, cohort: Cohort) -> None:
     rows = [(0, fold, subject) for subject, fold in FAIR] + [(1, fold, subject) for subject, fold in FAIR[:-1]]
-    with pytest.raises(CohortError, match=r"^f.csv: s005 is in no fold$"):
+    with pytest.raises(CohortError, match=r"^f.csv: 's005' is in no fold$"):
         read_folds(written(tmp_path / "f.csv", *rows, header=("repeat", "fold", "subject")), cohort)
 
 
@@ -336,6 +335,61 @@ def test_an_official_split_that_trains_without_a_class_is_refused(tmp_path: Path
         read_folds(written(tmp_path / "f.csv", *rows), cohort)
 
 
+# Those who are only trained on
+
+
+def test_a_single_test_part_comes_back_with_those_who_are_only_trained_on(tmp_path: Path, cohort: Cohort) -> None:
+    rows = (("s000", 1), ("s001", 1), ("s002", "train"), ("s003", ""), ("s004", "train"), ("s005", ""))
+    (fold,) = read_folds(written(tmp_path / "f.csv", *rows), cohort)
+    assert (fold.number, fold.split.test) == (1, ("s000", "s001"))
+    assert fold.split.training == ("s002", "s003", "s004", "s005")
+    again = written(tmp_path / "folds.csv", *folds_rows([fold]), header=("repeat", "fold", "subject"))
+    assert read_folds(again, cohort) == (fold,)
+
+
+def test_those_who_are_only_trained_on_are_so_in_every_fold(tmp_path: Path, cohort: Cohort) -> None:
+    folds = read_folds(written(tmp_path / "f.csv", *FAIR[:4], ("s004", "train"), ("s005", "")), cohort)
+    assert all({"s004", "s005"} <= set(fold.split.training) for fold in folds)
+    assert sorted(id for fold in folds for id in fold.split.test) == ["s000", "s001", "s002", "s003"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (FAIR[:5], "'s005' is in no fold"),
+        ((*FAIR, ("s000", "train")), "'s000' is in two folds"),
+        ([(id, "train") for id, _ in FAIR], "nobody is tested in repeat 0"),
+        ((*FAIR[:5], ("s005", "val")), "fold 'val' of repeat '0' is no whole number: those who are only trained on"),
+    ],
+)
+def test_who_is_not_listed_or_listed_twice_is_refused(
+    rows: Sequence[tuple[str, object]], says: str, tmp_path: Path, cohort: Cohort
+) -> None:
+    with pytest.raises(CohortError, match=says):
+        read_folds(written(tmp_path / "f.csv", *rows), cohort)
+
+
+def test_a_patient_who_is_tested_and_trained_on_is_refused(tmp_path: Path) -> None:
+    cohort = cohort_of(subjects_of(["LGG", "LGG", "HGG", "HGG", "LGG"], ["p0", "p0", "p1", "p2", "p3"]))
+    rows = (("s000", 1), ("s001", "train"), ("s002", 1), ("s003", "train"), ("s004", "train"))
+    with pytest.raises(CohortError, match="patient 'p0' is in folds 1, train"):
+        read_folds(written(tmp_path / "f.csv", *rows), cohort)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (f"subject,fold\n{'x' * 140_000},1\n", "cannot be read as CSV, line 2: field larger"),
+        ("subject,fold,fold\ns000,1,2\n", "has two columns 'fold'"),
+        ("subject,fold\ns000,1\ns001,1,2\n", "has 3 cells on line 3 and 2 columns"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_in_one_line(text: str, says: str, tmp_path: Path, cohort: Cohort) -> None:
+    (tmp_path / "f.csv").write_text(text)
+    with pytest.raises(CohortError, match=f"^f.csv {says}"):
+        read_folds(tmp_path / "f.csv", cohort)
+
+
 # By site
 
 
@@ -356,7 +410,7 @@ def test_a_fold_per_site_is_tested_where_nothing_was_trained() -> None:
     [
         (["north", "", "west", "west"], (), "1 subjects have no site, such as 's001'"),
         (["north"] * 4, (), "all subjects are of one site, 'north'"),
-        (["north", "north", "west", "west"], ["p", "q", "p", "r"], r"patient p is in folds \[0, 1\]"),
+        (["north", "north", "west", "west"], ["p", "q", "p", "r"], "patient 'p' is in folds 0, 1"),
         (["north", "west", "north", "west"], (), "without fold 0 there is no HGG left to train on"),
     ],
 )

@@ -61,6 +61,10 @@ def test_one_probability_of_two_classes_is_enough_and_stands_for_every_repeat(do
         ("subject,p_HGG,p_LGG", lambda rows: [(rows[0][0], 0.5, 0.6), *rows[1:]], "line 2: the probabilities add up"),
         ("subject,p_HGG,p_LGG", lambda rows: [(rows[0][0], 1.5, -0.5), *rows[1:]], "is no probability from 0 to 1"),
         ("subject,p_HGG,p_LGG", lambda rows: [(rows[0][0], "high", 0), *rows[1:]], "is no probability from 0 to 1"),
+        ("subject,p_HGG,p_LGG", lambda rows: [(rows[0][0], "1_0e-1", "0.0"), *rows[1:]], "is no probability from 0"),
+        ("subject,p_HGG,p_LGG", lambda rows: [(*rows[0], 1), *rows[1:]], "has 4 cells on line 2 and 3 columns"),
+        ("subject,p_HGG,p_HGG", lambda rows: rows, "has two columns 'p_HGG': rename one"),
+        ("subject,p_HGG,p_LGG", lambda rows: [("x" * 140_000, 0, 1), *rows], "cannot be read as CSV, line 2"),
         ("id,p_HGG,p_LGG", lambda rows: rows, "needs the columns subject, p_HGG, p_LGG; it has id, p_HGG, p_LGG"),
     ],
 )  # fmt: skip
@@ -71,6 +75,15 @@ def test_a_file_that_cannot_stand_beside_is_refused_in_one_line(done, tmp_path, 
         with_imported(done, "theirs", file)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_rows_about_others_are_left_out_and_noted(done: Run, tmp_path: Path) -> None:
+    strange = [("", "", "stranger", 0.5, 0.5), (7, 0, "s00", 0.5, 0.5)]
+    file = write(tmp_path / "theirs.csv", "repeat,fold,subject,p_HGG,p_LGG", [*copied(done), *strange])
+    told = "theirs: left out 2 rows of theirs.csv on whom no fold tests, such as 'stranger'"
+    assert told in Leaderboard.of(with_imported(done, "theirs", file)).notes()
+    clean = write(tmp_path / "clean.csv", "repeat,fold,subject,p_HGG,p_LGG", copied(done))
+    assert not any("left out" in note for note in Leaderboard.of(with_imported(done, "theirs", clean)).notes())
 
 
 def test_a_taken_name_and_a_missing_file_are_refused(done: Run, tmp_path: Path) -> None:

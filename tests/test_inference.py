@@ -627,6 +627,6 @@ def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
     assert np.array_equal(moved.opinions[0].mean.probabilities, same.opinions[0].mean.probabilities)
     assert "columns of a brought into the order that was trained on" in moved.notes
     assert not [note for note in same.notes if "brought into the order" in note]
-    with pytest.raises(UsageError, match="a has the columns 'a9', which .* it was trained with 'a1': rename"):
+    with pytest.raises(UsageError, match=r"a has the columns 'a9', which .* it was trained with 'a1': rename"):
         trained.predict(named(new_tables(), "0923"), ["logistic"])
     assert trained.predict(new_tables(), ["logistic"])  # whose columns nobody named

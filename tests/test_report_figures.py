@@ -13,12 +13,12 @@ from made_runs import made_sources
 from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from fusionbench.comparing import standings
+from fusionbench.comparing import pooled, standings
 from fusionbench.histories import Epoch
 from fusionbench.predictions import Predictions
 from fusionbench.report import document, figure_files
 from fusionbench.report.axes import Scale, span
-from fusionbench.report.curves import area, bins_of, calibration_panel, fold_dots, pooled, roc_points
+from fusionbench.report.curves import area, bins_of, calibration_panel, fold_dots, roc_points
 from fusionbench.report.drawing import Box, Dot, Drawing, Label, Line, shortened
 from fusionbench.report.pairs import rank_diagram
 from fusionbench.report.raster import png
@@ -58,7 +58,7 @@ def test_roc_curves_are_scikit_learns() -> None:
 
 def test_pooling_has_each_subject_once_per_repeat(tmp_path: Path) -> None:
     (row, *_) = made_sources(tmp_path, subjects=30).tested
-    assert [len(part.ids) for part in pooled(row)] == [30] * 4
+    assert [len(part.ids) for part in pooled(row.tested)] == [30] * 4
 
 
 def test_of_more_classes_each_has_its_curve(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_of_more_classes_each_has_its_curve(tmp_path: Path) -> None:
 def test_whiskers_are_of_the_first_repeat_only(tmp_path: Path) -> None:
     row = made_sources(tmp_path).tested[0]
     dots = [shape for shape in calibration_panel(row, "LGG", "guidance").shapes if isinstance(shape, Dot)]
-    assert len(dots) == len(bins_of(pooled(row)[0], "LGG"))
+    assert len(dots) == len(bins_of(pooled(row.tested)[0], "LGG"))
 
 
 def test_fold_dots_lie_where_the_scores_are(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from conftest import comparison, table_cohort
 
 from fusionbench import Cohort, Leaderboard, Store, Study, open_study, run
+from fusionbench.comparing import KNOWN
 from fusionbench.errors import StoreError, UsageError
 from fusionbench.metrics import METRICS
 from fusionbench.runs import Run, begin_run, join_run, read_run, write_run
@@ -46,8 +47,9 @@ def test_the_files_have_the_documented_columns(folder: Path) -> None:
     assert list(rows(folder / "folds.csv")[0]) == ["repeat", "fold", "subject", "label"]
     columns = list(rows(folder / "leaderboard.csv")[0])
     assert columns[:4] == ["method", "experiment", "marks", "failed"]
-    assert columns[4:9] == ["rank_low", "rank_high", "tied_with", "roc_auc_low", "roc_auc_high"]
-    assert columns[9:] == [f"{metric}_{part}" for metric in METRICS for part in ("mean", "std")]
+    assert columns[4:7] == ["rank_low", "rank_high", "tied_with"]
+    assert columns[7:19] == [f"{metric}_{end}" for metric in KNOWN for end in ("low", "high")]
+    assert columns[19:] == [f"{metric}_{part}" for metric in METRICS for part in ("mean", "std")]
 
 
 def test_every_method_predicts_every_subject_once_on_the_fold_that_tests_it(folder: Path) -> None:

@@ -43,6 +43,9 @@ Augment = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=0, help="Fits at once; 0 is one per core, or one per GPU.")]
 Engine = Annotated[str, typer.Option(help="Who does the fits: local processes, or the workers of dask.")]
+Strategy = Annotated[
+    str, typer.Option(help="ddp: one fit spans the GPUs that --device names, or recipe.processes on the CPU.")
+]
 Scheduler = Annotated[
     str, typer.Option(metavar="ADDRESS", help="A dask scheduler that is there already, such as tcp://login1:8786.")
 ]
@@ -102,6 +105,7 @@ class Asked:
     profile: bool = False
     engine: str = "local"
     scheduler: str = ""
+    strategy: str = ""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -139,7 +143,8 @@ class Asked:
                 "augmentation": {"extra": self.augment or None},
             },
         }
-        return fusionbench.compose(self.registry, self.config, flags, self.setting or [])
+        asked = fusionbench.compose(self.registry, self.config, flags, self.setting or [])
+        return fusionbench.spanning(asked, self.strategy)
 
     def study(self, comparison: Comparison) -> Study:
         """The comparison bound to its cohort, which is announced first."""

@@ -115,6 +115,7 @@ def fit(  # noqa: PLR0913 - a command has as many arguments as flags
     jobs: asked.Jobs = 0,
     engine: asked.Engine = "local",
     scheduler: asked.Scheduler = "",
+    strategy: asked.Strategy = "",
     setting: asked.Settings = None,
     store: asked.StoreFolder = None,
     out: asked.Out = None,

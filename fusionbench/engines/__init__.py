@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
-from fusionbench.devices import workers_for
+from fusionbench.devices import spans, workers_for
 from fusionbench.errors import UsageError, describe, nearest
 from fusionbench.fits import Job
 from fusionbench.training import Report, Workplace, execute
@@ -51,13 +51,18 @@ class Wanted:
     scheduler: str
     devices: tuple[str, ...]
     threads: int
+    processes: int = 1
+    """How many do a fit together."""
 
 
 def make_engine(wanted: Wanted) -> Engine:
     """The engine of that name; UsageError for one that does not exist, or for a scheduler that it has no use for."""
-    jobs = wanted.jobs or workers_for(wanted.devices, os.cpu_count() or 1, wanted.threads)
+    devices = spans(wanted.devices, wanted.processes)
+    jobs = wanted.jobs or workers_for(devices, os.cpu_count() or 1, wanted.threads * wanted.processes)
     if wanted.engine not in ENGINES:
         raise UsageError(f"no engine {wanted.engine!r}: {nearest(wanted.engine, ENGINES)}")
+    if wanted.engine == "dask" and wanted.processes > 1:
+        raise UsageError("a fit by several processes is for this machine: --engine local, or recipe.processes=1")
     if wanted.engine == "dask":
         return _cluster(jobs, wanted)
     if wanted.scheduler:
@@ -65,7 +70,7 @@ def make_engine(wanted: Wanted) -> Engine:
     from fusionbench.engines.processes import Processes
     from fusionbench.engines.serial import Serial
 
-    return Serial(wanted.devices[0]) if jobs == 1 else Processes(jobs, wanted.devices)
+    return Serial(devices[0]) if jobs == 1 else Processes(jobs, devices)
 
 
 def _cluster(jobs: int, wanted: Wanted) -> Engine:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
 import signal
 import threading
@@ -12,11 +11,11 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from multiprocessing.connection import wait as wait_for
 
 from fusionbench.devices import assigned
 from fusionbench.engines import DEATHS, Engine, Workers, attempt, given_up
 from fusionbench.fits import Job
+from fusionbench.ranks import die_with_parent
 from fusionbench.training import Report, Workplace
 
 
@@ -129,15 +128,7 @@ class _Worker:
 
 def _serve(pipe: Connection, place: Workplace) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process is interrupted, and ends its workers
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
     with suppress(EOFError, ConnectionError):  # the main process is gone
         while True:
             pipe.send(attempt(pipe.recv(), place, pipe.send))
-
-
-def _die_with_parent() -> None:
-    """End this worker when the main process is killed: it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
