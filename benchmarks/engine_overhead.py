@@ -1,6 +1,6 @@
 """What an epoch costs beyond the work itself: our training loop beside a bare torch loop on the same fit.
 
-    python benchmarks/engine_overhead.py
+    python -m benchmarks engine_overhead
 
 Both train the same uni-modal model on the same phantom with the same batches, augmentation and optimiser, one thread,
 in alternating rounds. The bare loop holds all volumes in one tensor in memory, and does nothing else.
@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from targets import Target, alternating
 from torch import Tensor
 
 import fusionbench
+from benchmarks.targets import Target, alternating
 from fusionbench.augmentation import augment
 from fusionbench.batches import Batches
 from fusionbench.components import Batch
@@ -92,8 +92,3 @@ def measure() -> Iterator[Target]:
     for name, seconds in taken.items():
         print(f"  {name}: {seconds:.3f} s per epoch")
     yield Target("an epoch, ours / a bare loop", taken["ours"] / taken["bare"], 1.1, at_least=False)
-
-
-if __name__ == "__main__":
-    for target in measure():
-        print(target)

@@ -1,25 +1,27 @@
-"""What it costs to bring a subject to the network at full size: ours, torchio's and MONAI's ways side by side.
+"""What it costs to bring subjects to the network at full size: ours, torchio's and MONAI's ways side by side.
 
-    python benchmarks/input_pipeline.py
+    python -m benchmarks input_pipeline
 
-Four sequences of 240 x 240 x 155 voxels as int16 .nii.gz, the paper's crop, percentiles and augmentation, one thread,
-medians of alternating rounds. Ours reads a cache that was filled before, as MONAI's CacheDataset does; torchio reads
-and preprocesses the files, as its SubjectsDataset does in every epoch. MONAI is measured if it is installed (extra
-`bench`). First the outputs are compared: a faster way to another tensor would say nothing.
+Batches of two subjects with four sequences of 240 x 240 x 155 voxels as int16 .nii.gz, the paper's crop, percentiles and
+augmentation, linear interpolation of every voxel, one thread, medians of alternating rounds. Ours reads a cache on disk
+that was filled before, MONAI's CacheDataset one in memory; torchio reads and preprocesses the files, as its
+SubjectsDataset does in every epoch. MONAI is measured if it is installed (extra `bench`). First the outputs are compared:
+a faster way to another tensor would say nothing.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import torch
-from targets import Target, alternating
 
+from benchmarks.targets import Target, alternating
 from fusionbench import Cohort, Modality, Subject
 from fusionbench.augmentation import augment
 from fusionbench.experiment import Augmentation, Preprocessing
@@ -33,20 +35,22 @@ TOLERANCE = 1e-3
 Ways = dict[str, Callable[[], object]]
 
 
-def written(folder: Path, subjects: int = 2) -> Cohort:
+def written(
+    folder: Path, subjects: int, size: tuple[int, ...], names: tuple[str, ...], ending: str = ".nii.gz"
+) -> Cohort:
     """Subjects of noise inside an ellipsoid: as much to unpack, rescale and move as a head."""
-    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in SIZE), indexing="ij")
+    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in size), indexing="ij")
     inside = sum(axis**2 for axis in grid) < 0.75
     random = np.random.default_rng(0)
     found = []
     for number in range(subjects):
         files = {}
-        for name in NAMES:
-            voxels = np.where(inside, random.integers(50, 1500, SIZE), 0).astype(np.int16)
-            files[name] = folder / f"{number}_{name}.nii.gz"
+        for name in names:
+            voxels = np.where(inside, random.integers(50, 1500, size), 0).astype(np.int16)
+            files[name] = folder / f"{number}_{name}{ending}"
             nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(files[name])
         found.append(Subject(f"s{number}", ("LGG", "HGG")[number % 2], files))
-    return Cohort("noise", ("HGG", "LGG"), "LGG", tuple(map(Modality, NAMES)), tuple(found))
+    return Cohort("noise", ("HGG", "LGG"), "LGG", tuple(map(Modality, names)), tuple(found))
 
 
 def torchio_steps(*, moved: bool) -> Any:
@@ -72,19 +76,23 @@ def torchio_subject(subject: Subject) -> Any:
     return torchio.Subject({name: torchio.ScalarImage(subject.files[name]) for name in NAMES})
 
 
-def ours(volumes: Volumes, id: str, *, moved: bool) -> dict[str, torch.Tensor]:
-    """The inputs of one subject as a fit gets them."""
-    inputs = volumes.inputs([id], NAMES)
+def ours(volumes: Volumes, ids: Sequence[str], *, moved: bool) -> dict[str, torch.Tensor]:
+    """The inputs of some subjects as a fit gets them."""
+    inputs = volumes.inputs(ids, NAMES)
     if not moved:
         return inputs
-    return augment(inputs, None, [7], volumes.spacing([id]), Augmentation())[0]
+    return augment(inputs, None, range(len(ids)), volumes.spacing(ids), Augmentation())[0]
 
 
-def largest_difference(volumes: Volumes, cohort: Cohort) -> float:
-    """Between our tensor and torchio's of the same file, without augmentation."""
-    read = torchio_steps(moved=False)(torchio_subject(cohort.subjects[0]))
-    mine = ours(volumes, cohort.subjects[0].id, moved=False)
-    return max(float((mine[name][0] - read[name].data.permute(0, 3, 2, 1)).abs().max()) for name in NAMES)
+def torchio_ways(cohort: Cohort) -> Ways:
+    """torchio's SubjectsDataset without a cache."""
+    plain, moved = torchio_steps(moved=False), torchio_steps(moved=True)
+
+    def batch(steps: Any) -> dict[str, torch.Tensor]:
+        read = [steps(torchio_subject(subject)) for subject in cohort.subjects]
+        return {name: torch.stack([each[name].data for each in read]) for name in NAMES}
+
+    return {"torchio": lambda: batch(plain), "torchio, augmented": lambda: batch(moved)}
 
 
 def monai_ways(cohort: Cohort) -> Ways:
@@ -92,59 +100,66 @@ def monai_ways(cohort: Cohort) -> Ways:
     try:
         from monai import data, transforms
     except ImportError:
+        print("  MONAI is not installed, so it is not measured: pip install 'fusionbench[bench]'")
         return {}
     settings = Augmentation()
-    angle = np.deg2rad(settings.degrees)
+    angle, (low, high) = np.deg2rad(settings.degrees), settings.scales
     fixed = [
         transforms.LoadImaged(NAMES, ensure_channel_first=True),
-        transforms.Orientationd(NAMES, axcodes="RAS"),
+        transforms.Orientationd(NAMES, axcodes="RAS", labels=None),
         transforms.ResizeWithPadOrCropd(NAMES, CROP[::-1]),
         transforms.ScaleIntensityRangePercentilesd(NAMES, 0.5, 99.5, 0, 1, clip=True),
     ]
     random = [
         transforms.RandFlipd(NAMES, prob=settings.flip, spatial_axis=0),
         transforms.RandAffined(
-            NAMES, prob=1, rotate_range=[angle] * 3, scale_range=[(-0.1, 0.2)] * 3, padding_mode="zeros"
+            NAMES, prob=1, rotate_range=[angle] * 3, scale_range=[(low - 1, high - 1)] * 3, mode="bilinear",
+            padding_mode="zeros",
         ),
-    ]
+    ]  # fmt: skip
     rows = [{name: str(subject.files[name]) for name in NAMES} for subject in cohort.subjects]
     still = data.CacheDataset(rows, transforms.Compose(fixed), progress=False)
     moving = data.CacheDataset(rows, transforms.Compose([*fixed, *random]), progress=False)
-    return {"MONAI": lambda: still[0], "MONAI, augmented": lambda: moving[0]}
+
+    def batch(dataset: Any) -> dict[str, torch.Tensor]:
+        read = [dataset[number] for number in range(len(rows))]
+        return {name: torch.stack([each[name].as_tensor() for each in read]) for name in NAMES}
+
+    return {"MONAI": lambda: batch(still), "MONAI, augmented": lambda: batch(moving)}
+
+
+def largest_difference(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    """Between two batches, (B, 1, D, H, W) and (B, 1, X, Y, Z)."""
+    return max(float((mine[name] - theirs[name].permute(0, 1, 4, 3, 2)).abs().max()) for name in NAMES)
+
+
+def compared(mine: Callable[[], Any], others: Ways) -> None:
+    """That the others come to the same tensors where nothing is drawn."""
+    for name in {"torchio", "MONAI"} & others.keys():
+        difference = largest_difference(mine(), others[name]())
+        print(f"  largest difference from {name}'s tensor: {difference:.1e} (allowed: {TOLERANCE:g})")
+        if difference > TOLERANCE:
+            raise SystemExit("the two do not make the same tensor: nothing is compared")
 
 
 def measure() -> Iterator[Target]:
     """Both sides of every ratio."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        cohort = written(Path(folder))
+        cohort = written(Path(folder), 2, SIZE, NAMES)
+        ids = [subject.id for subject in cohort.subjects]
         volumes = Volumes(cohort, Preprocessing(crop=CROP), Path(folder) / "cache")
-        volumes.prepare([s.id for s in cohort.subjects], NAMES)
-        difference = largest_difference(volumes, cohort)
-        print(f"largest difference from torchio's tensor: {difference:.1e} (allowed: {TOLERANCE:g})")
-        if difference > TOLERANCE:
-            raise SystemExit("the two do not make the same tensor: nothing is compared")
-        subject = cohort.subjects[0]
-        plain, moved = torchio_steps(moved=False), torchio_steps(moved=True)
-        ways: Ways = {
-            "ours": lambda: ours(volumes, subject.id, moved=False),
-            "ours, augmented": lambda: ours(volumes, subject.id, moved=True),
-            "torchio": lambda: plain(torchio_subject(subject)),
-            "torchio, augmented": lambda: moved(torchio_subject(subject)),
-            **monai_ways(cohort),
-        }
-        taken = alternating(ways, rounds=3)
+        volumes.prepare(ids, NAMES)
+        others = {**torchio_ways(cohort), **monai_ways(cohort)}
+        still, moving = partial(ours, volumes, ids, moved=False), partial(ours, volumes, ids, moved=True)
+        compared(still, others)
+        taken = alternating({"ours": still, "ours, augmented": moving, **others}, rounds=3)
     for name, seconds in taken.items():
-        print(f"  {name}: {seconds:.3f} s per subject")
-    yield Target("input without augmentation, torchio / ours", taken["torchio"] / taken["ours"], 10)
-    yield Target("input with augmentation, torchio / ours", taken["torchio, augmented"] / taken["ours, augmented"], 2.5)
-    if "MONAI" in taken:
-        ratio = taken["MONAI, augmented"] / taken["ours, augmented"]
-        yield Target("input with augmentation, MONAI's CacheDataset / ours", ratio, 1.8)
-    else:
-        print("  MONAI is not installed, so it was not measured: pip install 'fusionbench[bench]'")
-
-
-if __name__ == "__main__":
-    for target in measure():
-        print(target)
+        print(f"  {name}: {seconds / len(ids):.3f} s per subject")
+    for name, plain, augmented in (("torchio", 10, 2.5), ("MONAI", None, 1.8)):
+        if name not in taken:
+            continue
+        if plain:
+            yield Target(f"input without augmentation, {name} / ours", taken[name] / taken["ours"], plain)
+        ratio = taken[f"{name}, augmented"] / taken["ours, augmented"]
+        yield Target(f"input with the paper's augmentation, {name} / ours", ratio, augmented)

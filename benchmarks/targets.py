@@ -16,6 +16,7 @@ class Target:
     ratio: float
     bound: float
     at_least: bool = True
+    unit: str = "x"
 
     @property
     def met(self) -> bool:
@@ -26,7 +27,12 @@ class Target:
     def cells(self) -> tuple[str, str, str, str]:
         """What, ratio, target and verdict, for a table."""
         word = "at least" if self.at_least else "at most"
-        return self.what, f"{self.ratio:.3g}x", f"{word} {self.bound:g}x", "met" if self.met else "not met"
+        return (
+            self.what,
+            f"{self.ratio:.3g}{self.unit}",
+            f"{word} {self.bound:g}{self.unit}",
+            "met" if self.met else "not met",
+        )
 
     def __str__(self) -> str:
         what, ratio, bound, verdict = self.cells

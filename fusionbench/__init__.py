@@ -147,6 +147,7 @@ __all__ = [
     "read_checkpoint",
     "read_cohort",
     "run",
+    "spanning",
     "summary",
     "where_present",
 ]

@@ -245,7 +245,7 @@ def class_weights(labels: Iterable[str], classes: tuple[str, ...], scheme: str) 
     `paper` is Eq. 2, w_j = 1 - S_j / sum S; `inverse` is N / (K * S_j) over the K classes that occur; `none` is 1.
 
     >>> class_weights(["LGG"] * 75 + ["HGG"] * 210, ("HGG", "LGG"), "paper")
-    (0.26315789473684215, 0.7368421052631579)
+    (0.26315789473684215, 0.736842105263158)
     """
     counted = Counter(labels)
     sizes = [counted[name] for name in classes]

@@ -159,7 +159,7 @@ def test_names_of_strangers_stay_text_in_every_output(tmp_path: Path) -> None:
 
 
 def test_markdown_shows_a_name_as_it_is() -> None:
-    assert escaped("a|b*c_d[e](f)") == r"a\|b\*c\_d\[e\](f)"
+    assert escaped("a|b*c_d[e](f)") == r"a\|b\*c_d\[e\](f)"
     assert escaped("<b>&amp;") == "&lt;b&gt;&amp;amp;"
     assert escaped("x\n# y") == r"x\\n\# y"
     assert "://" not in escaped("https://there")

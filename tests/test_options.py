@@ -91,13 +91,14 @@ def test_an_option_without_type_or_default_is_the_plugins_fault(component: type)
         declared_options(component)
 
 
-def test_the_options_of_guidance_are_those_of_the_papers_open_questions() -> None:
+def test_the_options_of_guidance_are_the_open_questions_of_the_paper_and_how_it_is_computed() -> None:
     found = {one.name: (one.default, one.type_name) for one in declared_options(Guidance)}
     assert found == {
         "train": ("secondary", "'secondary' | 'secondary+head' | 'joint'"),
         "upsample": ("trilinear", "'trilinear' | 'nearest'"),
         "reduce_init": ("identity", "'identity' | 'default'"),
         "fuse_init": ("primary", "'primary' | 'mean' | 'default'"),
+        "backward": ("joint", "'joint' | 'branchwise'"),
     }
     assert all(one.help for one in declared_options(Guidance))
 

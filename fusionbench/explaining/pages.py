@@ -125,7 +125,7 @@ def folder_name(subject: str) -> str:
     """A folder for a subject, which may be called anything.
 
     >>> folder_name("../Phantom 003")
-    'Phantom-003-8b1af8c7'
+    'Phantom-003-882ac65d'
     """
     return f"{slug(subject)[:40]}-{_code(subject)}"
 
