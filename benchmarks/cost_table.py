@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import fusionbench
-from fusionbench.budget import Budget
+from fusionbench.costs.budget import Budget
 
 SIZE = (150, 240, 240)
 CHANGES = {

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 import fusionbench
 from fusionbench.experiment import Preprocessing
-from fusionbench.volumes import Volumes
+from fusionbench.imaging.volumes import Volumes
 
 UPPER = (99.5, 99.9, 100.0)
 FEATURES = {

@@ -17,14 +17,14 @@ from torch import Tensor
 
 import fusionbench
 from benchmarks.targets import Target, alternating
-from fusionbench.augmentation import augment
 from fusionbench.batches import Batches
 from fusionbench.components import Batch
 from fusionbench.devices import make_fabric
 from fusionbench.experiment import Augmentation
 from fusionbench.fits import Fit
+from fusionbench.imaging.augmentation import augment
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.training import build_strategy, seeded, set_modes, threads, train_epoch
-from fusionbench.volumes import Volumes
 
 SETTINGS = {
     "fusion": ["unimodal"],

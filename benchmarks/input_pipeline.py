@@ -23,9 +23,9 @@ import torch
 
 from benchmarks.targets import Target, alternating
 from fusionbench import Cohort, Modality, Subject
-from fusionbench.augmentation import augment
 from fusionbench.experiment import Augmentation, Preprocessing
-from fusionbench.volumes import Volumes
+from fusionbench.imaging.augmentation import augment
+from fusionbench.imaging.volumes import Volumes
 
 NAMES = ("t1ce", "t2", "flair", "t1")
 SIZE = (240, 240, 155)

@@ -13,8 +13,8 @@ import statistics
 
 import fusionbench
 from fusionbench import Cohort, Modality, Subject
+from fusionbench.imaging.nifti import read_volume
 from fusionbench.leaderboard import Leaderboard
-from fusionbench.nifti import read_volume
 from fusionbench.runs import Run
 from fusionbench_plugins.extractors.radiomics import Radiomics
 

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     from fusionbench.extraction import FeatureExtractor
     from fusionbench.folds import Fold, Split
     from fusionbench.hooks import hookimpl
-    from fusionbench.inference import TrainedRun
     from fusionbench.leaderboard import Leaderboard
-    from fusionbench.loading import load_fit
     from fusionbench.planning import plan
     from fusionbench.precision import precisely
     from fusionbench.predictions import Predictions
@@ -48,6 +46,8 @@ if TYPE_CHECKING:
     from fusionbench.runs import Run
     from fusionbench.store import Store
     from fusionbench.study import Study, compose, open_study, spanning
+    from fusionbench.using.inference import TrainedRun
+    from fusionbench.using.loading import load_fit
 
 _HOME = {
     "atomic": ("atomic_folder",),
@@ -77,9 +77,9 @@ _HOME = {
     "extraction": ("FeatureExtractor",),
     "folds": ("Fold", "Split"),
     "hooks": ("hookimpl",),
-    "inference": ("TrainedRun",),
+    "using.inference": ("TrainedRun",),
     "leaderboard": ("Leaderboard",),
-    "loading": ("load_fit",),
+    "using.loading": ("load_fit",),
     "planning": ("plan",),
     "precision": ("precisely",),
     "predictions": ("Predictions",),

@@ -9,17 +9,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from fusionbench.augmentation import augment
 from fusionbench.cohorts import class_weights
 from fusionbench.components import OUTLINE, Batch, presence
 from fusionbench.experiment import Augmentation
 from fusionbench.features import Features
 from fusionbench.fits import Fit
+from fusionbench.imaging.augmentation import augment
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.predictions import Predictions
 from fusionbench.profiling import Watch, unwatched
 from fusionbench.ranks import ALONE, Ranks
 from fusionbench.seeds import derive_seed
-from fusionbench.volumes import Volumes
 
 UNKNOWN = -1
 """The class number of a subject without a label: somebody that a trained model is asked about."""

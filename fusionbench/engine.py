@@ -14,14 +14,14 @@ import torch
 from fusionbench.engines import Wanted, Workers, make_engine
 from fusionbench.errors import FusionBenchError
 from fusionbench.fits import Fit, Job
-from fusionbench.nifti import Grid
+from fusionbench.imaging.nifti import Grid
+from fusionbench.imaging.transforms import rehearse
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.planning import Decision, Plan, Planner
 from fusionbench.predictions import Predictions
 from fusionbench.store import Store
 from fusionbench.study import Study
 from fusionbench.training import Progress, Workplace, build_strategy, features_of
-from fusionbench.transforms import rehearse
-from fusionbench.volumes import Volumes
 
 SECONDS_BETWEEN_LOOKS: Final = 5.0
 """How often it is seen whether more workers are there than before."""

@@ -15,9 +15,9 @@ from fusionbench.atomic import atomic_file
 from fusionbench.cohorts import Cohort, Subject, file_digest
 from fusionbench.errors import CohortError, PluginError
 from fusionbench.extraction import FeatureExtractor
-from fusionbench.nifti import mismatch, read_image
+from fusionbench.imaging.nifti import mismatch, read_image
+from fusionbench.imaging.volumes import repeated_images
 from fusionbench.seeds import content_digest
-from fusionbench.volumes import repeated_images
 
 if TYPE_CHECKING:
     from fusionbench.fits import Built

@@ -20,8 +20,9 @@ from fusionbench.registry import Component
 from fusionbench.seeds import content_digest, derive_seed
 
 NUMERICS = (
-    "augmentation", "batches", "cohorts", "components", "devices", "features", "imagecache", "nifti", "precision",
-    "preprocessing", "pretrained", "ranks", "seeds", "training", "transforms", "volumes",
+    "batches", "cohorts", "components", "devices", "features", "imaging.augmentation", "imaging.imagecache",
+    "imaging.nifti", "imaging.preprocessing", "imaging.transforms", "imaging.volumes", "precision", "pretrained",
+    "ranks", "seeds", "training",
 )  # fmt: skip
 """The modules of the core whose code may change a result: their source is part of every key."""
 
@@ -197,7 +198,7 @@ def _file_of_option(component: Component, option: str, path: Path) -> str:
 def runtime() -> Mapping[str, str]:
     """The code below every fit: the core's own numerics and the versions of the libraries they use."""
     folder = Path(__file__).parent
-    sources = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in NUMERICS}
+    sources = {name: (folder / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8") for name in NUMERICS}
     return {"core": content_digest(sources)} | {name: version(name) for name in LIBRARIES}
 
 

@@ -172,7 +172,7 @@ def _check_stages(comparison: Comparison, registry: Registry) -> None:
 
 def _check_transforms(comparison: Comparison) -> None:
     if extra := comparison.recipe.augmentation.extra:
-        from fusionbench.transforms import transforms_of
+        from fusionbench.imaging.transforms import transforms_of
 
         transforms_of(extra)
 

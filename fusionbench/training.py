@@ -21,6 +21,7 @@ from fusionbench.devices import BACKENDS, kind_of, make_fabric, member, peak_mem
 from fusionbench.errors import PluginError, TrainingError
 from fusionbench.features import Features
 from fusionbench.fits import Fit, Job
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.predictions import Predictions
 from fusionbench.profiling import Stopwatch, Watch, unwatched
 from fusionbench.ranks import ALONE, Ranks, together
@@ -28,7 +29,6 @@ from fusionbench.registry import Registry
 from fusionbench.seeds import derive_seed
 from fusionbench.source import source_digest
 from fusionbench.store import Store
-from fusionbench.volumes import Volumes
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusionbench.audit import Audit, audit, read_table
-from fusionbench.csvtext import csv_text
-from fusionbench.errors import UsageError
-from fusionbench.foldcounts import (
+from fusionbench.auditing.audit import Audit, audit, read_table
+from fusionbench.auditing.foldcounts import (
     Design,
     deviations,
     fits,
@@ -29,8 +27,10 @@ from fusionbench.foldcounts import (
     possible_mean,
     possible_row,
 )
+from fusionbench.auditing.scoretables import read_scores
+from fusionbench.csvtext import csv_text
+from fusionbench.errors import UsageError
 from fusionbench.published import every_score
-from fusionbench.scoretables import read_scores
 
 SHARES = ("sensitivity", "specificity", "accuracy", "balanced_accuracy")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import grid_sample
 
-from fusionbench.augmentation import augment, draw, sampling_grid, transform_matrix
 from fusionbench.experiment import Augmentation
+from fusionbench.imaging.augmentation import augment, draw, sampling_grid, transform_matrix
 
 PAPER = Augmentation(flip=0.25, degrees=10.0, scales=(0.9, 1.2))
 STILL = Augmentation(flip=0.0, degrees=0.0, scales=(1.0, 1.0))

@@ -15,11 +15,11 @@ from conftest import table_cohort
 from PIL import Image
 
 from fusionbench import Cohort, CohortError, CohortReader, Modality, Proposal, Subject, compose, load_registry
-from fusionbench.card import CohortCard, ImageFacts, Scan, Spread, TableFacts, card_of, escaped, measured
+from fusionbench.cards.card import CohortCard, ImageFacts, Scan, Spread, TableFacts, card_of, escaped, measured
+from fusionbench.cards.slices import OUTLINE, TILE, file_name, pictures, shown
+from fusionbench.cards.survey import Candidate, candidates, survey
 from fusionbench.errors import UsageError, one_line
-from fusionbench.nifti import Grid
-from fusionbench.slices import OUTLINE, TILE, file_name, pictures, shown
-from fusionbench.survey import Candidate, candidates, survey
+from fusionbench.imaging.nifti import Grid
 
 HOSTILE = ("[/x]", "a\nb", "=1+1", "ü\u202e雪", "n" * 200, "<img src=x onerror=alert(1)>", "a|b`c", "\udcff\x1b[31m")
 

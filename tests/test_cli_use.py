@@ -172,7 +172,7 @@ def test_fit_export_and_predict_without_the_store(
 def test_a_wrong_word_is_one_line_before_any_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
-    monkeypatch.setattr("fusionbench.inference.load_fit", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("fusionbench.using.inference.load_fit", lambda *_: pytest.fail("a model was loaded"))
     done = call(arguments, monkeypatch, capsys)
     assert done.code == 2, done.out
     assert says in done.err

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fusionbench import Batch, Cohort, FusionStrategy, Modality, Parts, Store, Study, Subject, load_registry, open_study
-from fusionbench.amounts import counted, sized
-from fusionbench.budget import CHECKPOINT, Budget
-from fusionbench.cost import GIB, USABLE, Cost, cards_for, cost_of, ways
+from fusionbench.costs.amounts import counted, sized
+from fusionbench.costs.budget import CHECKPOINT, Budget
+from fusionbench.costs.cost import GIB, USABLE, Cost, cards_for, cost_of, ways
 from fusionbench.fits import Fit
 from fusionbench.planning import Planner
 from fusionbench.training import build_strategy, is_trained, set_modes
@@ -142,7 +142,7 @@ MEASURED = """
 import pickle, resource, sys
 import torch
 from fusionbench import load_registry, Batch
-from fusionbench.cost import cost_of
+from fusionbench.costs.cost import cost_of
 from fusionbench.training import build_strategy, is_trained, set_modes
 torch.set_num_threads(1)
 fit, size = pickle.load(sys.stdin.buffer)

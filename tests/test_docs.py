@@ -370,7 +370,9 @@ def test_only_the_training_loop_steps_an_optimiser() -> None:
 def test_who_writes_files() -> None:
     writing = {"write_text", "write_bytes", "atomic_file", "atomic_folder", "save_file", "mkdir"}
     writers = {name for name, tree in trees(CORE).items() if writing & called(tree)}
-    assert writers == {f"fusionbench/{name}.py" for name in ("atomic", "store", "runs", "imagecache", "features")}
+    assert writers == {
+        f"fusionbench/{name}.py" for name in ("atomic", "store", "runs", "imaging/imagecache", "features")
+    }
 
 
 def test_no_core_module_names_a_component() -> None:

@@ -24,9 +24,9 @@ from fusionbench.explaining.selecting import Verdicts
 from fusionbench.explaining.sights import FeatureMap, Sight
 from fusionbench.explaining.tiles import OUTLINE, bars_tile, image_tile, map_tile, overlay_tile
 from fusionbench.explaining.viewer import View, centred_affine, viewer_page
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.runs import Result, Run, begin_run, write_run
 from fusionbench.training import Workplace
-from fusionbench.volumes import Volumes
 from fusionbench_cli.app import main
 
 HOSTILE = '<img src="http://elsewhere/x">\n/../'

@@ -38,17 +38,17 @@ from fusionbench import (
     plan,
     run,
 )
-from fusionbench.answers import Opinion
 from fusionbench.batches import Batches
 from fusionbench.comparing import Resample, bootstrap, wilson
 from fusionbench.errors import CohortError, StoreError, UsageError
-from fusionbench.exporting import export_run
 from fusionbench.fits import Fit
-from fusionbench.inference import Step
-from fusionbench.loading import detach
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.metrics import METRICS
 from fusionbench.runs import Run, begin_run, write_run
-from fusionbench.volumes import Volumes
+from fusionbench.using.answers import Opinion
+from fusionbench.using.exporting import export_run
+from fusionbench.using.inference import Step
+from fusionbench.using.loading import detach
 
 TABLE_STRATEGIES = ["guidance", "decision", "pixel", "feature", "logistic", "mmdvae"]
 
@@ -350,7 +350,7 @@ def test_what_stands_in_place_of_a_missing_modality_is_not_looked_at(trained: Tr
 
 
 def test_if_nobody_can_be_judged_nothing_is_loaded(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fusionbench.inference.load_fit", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("fusionbench.using.inference.load_fit", lambda *_: pytest.fail("a model was loaded"))
     bare = new_tables(3)
     for id in ("news00", "news01", "news02"):
         bare = lacking(bare, id, "a")
@@ -376,7 +376,7 @@ def test_images_on_a_grid_that_the_run_never_saw_are_refused(
     if not says:
         assert len(pictured.predict(new, ["guidance"]).opinions[0].mean.ids) == 3
         return
-    monkeypatch.setattr("fusionbench.inference.load_fit", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("fusionbench.using.inference.load_fit", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(UsageError, match=says):
         pictured.predict(new)
 
@@ -421,7 +421,7 @@ def test_tables_are_known_again_only_if_all_of_them_are_the_same(trained: Traine
 def test_changed_code_and_libraries_are_told(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     edited = tuple(replace(c, source="0" * 64) if c.name == "guidance" else c for c in trained.registry.components)
     now = {"core": "another", "torch": "99", "torchio": "1", "numpy": "1", "scikit-learn": "1"}
-    monkeypatch.setattr("fusionbench.newcomers.runtime", lambda: now)
+    monkeypatch.setattr("fusionbench.using.newcomers.runtime", lambda: now)
     answers = replace(trained, registry=replace(trained.registry, components=edited)).predict(new_tables(3))
     told = "\n".join(answers.notes)
     assert "WARNING: the code of fusion guidance changed since (0.1.0, now 0.1.0)" in told

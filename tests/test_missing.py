@@ -30,10 +30,10 @@ from fusionbench.cohorts import completed
 from fusionbench.components import FeatureSpec, presence
 from fusionbench.errors import CohortError, UsageError
 from fusionbench.fits import Fit
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.metrics import METRICS
 from fusionbench.subsets import by_available
 from fusionbench.testing.toys import Toy
-from fusionbench.volumes import Volumes
 
 ALL = ("a", "b", "c")
 

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fusionbench.errors import CohortError
-from fusionbench.nifti import Frame, Grid, mismatch, read_image, read_volume
+from fusionbench.imaging.nifti import Frame, Grid, mismatch, read_image, read_volume
 
 SHAPE = (10, 12, 6)  # X, Y, Z
 AFFINE = np.array([[1.0, 0, 0, -7], [0, 2, 0, 5], [0, 0, 3, 11], [0, 0, 0, 1]])

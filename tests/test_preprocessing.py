@@ -6,8 +6,8 @@ import torch
 
 from fusionbench.errors import CohortError, UsageError
 from fusionbench.experiment import Preprocessing, load_comparison
-from fusionbench.nifti import Frame, Grid
-from fusionbench.preprocessing import (
+from fusionbench.imaging.nifti import Frame, Grid
+from fusionbench.imaging.preprocessing import (
     content_box,
     cropped,
     grid_after,

@@ -28,6 +28,7 @@ from fusionbench.components import classification_loss
 from fusionbench.devices import resolve_device, resolve_precision
 from fusionbench.errors import PluginError, TrainingError, UsageError
 from fusionbench.fits import Job
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.registry import Registry
 from fusionbench.training import (
     Progress,
@@ -37,7 +38,6 @@ from fusionbench.training import (
     seeded,
     set_modes,
 )
-from fusionbench.volumes import Volumes
 
 
 class Tiny(FusionStrategy):

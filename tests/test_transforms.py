@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fusionbench import Cohort, Modality, Store, Subject, open_study
-from fusionbench.augmentation import augment
 from fusionbench.engine import prepare
 from fusionbench.errors import UsageError
 from fusionbench.experiment import Augmentation, load_comparison
-from fusionbench.transforms import rehearse, transformed, transforms_of
+from fusionbench.imaging.augmentation import augment
+from fusionbench.imaging.transforms import rehearse, transformed, transforms_of
 
 STILL = {"flip": 0.0, "degrees": 0.0, "scales": (1.0, 1.0)}
 SIZE = (8, 12, 10)

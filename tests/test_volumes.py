@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from fusionbench import imagecache
 from fusionbench.cohorts import Cohort, Modality, Subject
 from fusionbench.errors import CohortError
 from fusionbench.experiment import Preprocessing
-from fusionbench.volumes import Volumes, repeated_images
+from fusionbench.imaging import imagecache
+from fusionbench.imaging.volumes import Volumes, repeated_images
 
 REAL = Path(__file__).parent / "data" / "brats"
 SHAPE = (10, 12, 6)  # X, Y, Z

@@ -286,8 +286,8 @@ def audit(
 
     Exit code 0 if nothing is found, 1 if something is, 2 if the table cannot be read.
     """
-    from fusionbench.audit import audit as check_scores
-    from fusionbench.audit import read_table
+    from fusionbench.auditing.audit import audit as check_scores
+    from fusionbench.auditing.audit import read_table
     from fusionbench_cli import render
 
     found = check_scores(read_table(table))

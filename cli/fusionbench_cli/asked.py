@@ -180,7 +180,7 @@ def compare(asked: Asked, study: Study) -> None:
     render.plan_lines(study, engine.forecast(study, asked.place))
     render.reading_line(study)
     if asked.cost:
-        from fusionbench.budget import Budget
+        from fusionbench.costs.budget import Budget
 
         render_needs.budget(Budget.of(study, asked.place))
     engine.prepare(study, asked.place)

@@ -13,8 +13,8 @@ from fusionbench_cli import asked
 
 if TYPE_CHECKING:
     from fusionbench import Comparison
+    from fusionbench.cards.survey import Candidate
     from fusionbench.registry import Registry
-    from fusionbench.survey import Candidate
 
 data = typer.Typer(
     name="data",
@@ -42,7 +42,7 @@ def check(
 
     Every file is read to its last byte, and kept preprocessed for the runs that follow.
     """
-    from fusionbench.survey import survey
+    from fusionbench.cards.survey import survey
     from fusionbench_cli import render_data
 
     registry = fusionbench.load_registry()
@@ -69,8 +69,8 @@ def card(
 ) -> None:
     """Describe a cohort: counts, sizes, intensities, tables, what was left out, and slices of some subjects."""
     from fusionbench.atomic import writable_folder
-    from fusionbench.card import card_of, measured, narrowed
-    from fusionbench.slices import pictures, shown
+    from fusionbench.cards.card import card_of, measured, narrowed
+    from fusionbench.cards.slices import pictures, shown
     from fusionbench_cli import render_data
 
     registry = fusionbench.load_registry()
@@ -94,7 +94,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write over what is there.")] = False,
 ) -> None:
     """Find out how a folder can be read, and write what its reader needs, for you to look through."""
-    from fusionbench.survey import candidates
+    from fusionbench.cards.survey import candidates
     from fusionbench_cli import render_data
 
     found = candidates(path, fusionbench.load_registry(), cohort)
@@ -146,7 +146,7 @@ def _composed(
 
 def _best(registry: Registry, path: Path) -> Candidate:
     """The reader that would take the data; UsageError if its files have to be written first."""
-    from fusionbench.survey import candidates
+    from fusionbench.cards.survey import candidates
     from fusionbench_cli import render_data
 
     best, *others = candidates(path, registry)

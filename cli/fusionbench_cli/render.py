@@ -20,7 +20,7 @@ from fusionbench.errors import UsageError, nearest
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from fusionbench.audit import Audit
+    from fusionbench.auditing.audit import Audit
     from fusionbench.doctor import Finding
     from fusionbench.engine import Event, Forecast, Planned
     from fusionbench.experiment import Comparison

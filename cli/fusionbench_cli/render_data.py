@@ -12,8 +12,8 @@ from fusionbench_cli.render import say
 
 if TYPE_CHECKING:
     from fusionbench import Cohort, Comparison
-    from fusionbench.card import CohortCard
-    from fusionbench.survey import Candidate
+    from fusionbench.cards.card import CohortCard
+    from fusionbench.cards.survey import Candidate
 
 
 def reader_line(path: Path, reader: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fusionbench.amounts import sized
+from fusionbench.costs.amounts import sized
 from fusionbench_cli.render import print_table, say
 
 if TYPE_CHECKING:
-    from fusionbench.budget import Budget
+    from fusionbench.costs.budget import Budget
     from fusionbench.profiling import Profile
     from fusionbench.upkeep import Waste
 

@@ -16,10 +16,10 @@ from fusionbench_cli.render import SECONDS_BETWEEN_LINES, clock, print_table, pr
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from fusionbench.answers import Answers
-    from fusionbench.evaluation import Evaluation
-    from fusionbench.exporting import Export
-    from fusionbench.inference import Step
+    from fusionbench.using.answers import Answers
+    from fusionbench.using.evaluation import Evaluation
+    from fusionbench.using.exporting import Export
+    from fusionbench.using.inference import Step
 
 
 class Steps:

@@ -14,10 +14,10 @@ from fusionbench.errors import UsageError
 from fusionbench_cli import asked
 
 if TYPE_CHECKING:
-    from fusionbench.answers import Answers
     from fusionbench.cohorts import Cohort
-    from fusionbench.evaluation import Evaluation
-    from fusionbench.inference import TrainedRun
+    from fusionbench.using.answers import Answers
+    from fusionbench.using.evaluation import Evaluation
+    from fusionbench.using.inference import TrainedRun
 
 
 class Format(StrEnum):
@@ -142,7 +142,7 @@ def export(
 
     Example: fusionbench export runs/mine --method guidance --out guidance-model
     """
-    from fusionbench.exporting import export_run
+    from fusionbench.using.exporting import export_run
     from fusionbench_cli import render_use
 
     render_use.exported(out, export_run(run, _open(run, store, home), out, method or ()))

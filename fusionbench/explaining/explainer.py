@@ -20,14 +20,14 @@ from fusionbench.errors import CohortError, StoreError, TrainingError, UsageErro
 from fusionbench.explaining.selecting import Case, Rule, Said, Verdicts
 from fusionbench.explaining.sights import Sight, Volume, look
 from fusionbench.fits import Fit
-from fusionbench.inference import TrainedRun
-from fusionbench.loading import changed_code, load_fit
-from fusionbench.nifti import Grid
+from fusionbench.imaging.nifti import Grid
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.registry import Registry, read_cohort
 from fusionbench.runs import read_run
 from fusionbench.seeds import derive_seed
 from fusionbench.store import Store
-from fusionbench.volumes import Volumes
+from fusionbench.using.inference import TrainedRun
+from fusionbench.using.loading import changed_code, load_fit
 
 TOLERANCE = 1e-3
 """By how much a probability may differ from that of the run before it is said: rounding is far smaller."""

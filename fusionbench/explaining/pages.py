@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from fusionbench.card import SYNTHETIC
+from fusionbench.cards.card import SYNTHETIC
 from fusionbench.errors import one_line
 from fusionbench.explaining.explainer import Account, Explanation
 from fusionbench.explaining.galleries import galleries, seen_by, verdict
@@ -23,9 +23,9 @@ from fusionbench.explaining.sheets import sheet
 from fusionbench.explaining.sights import Sight
 from fusionbench.explaining.tiles import Picture, png
 from fusionbench.explaining.viewer import View, viewer_page
-from fusionbench.inference import NOT_CLINICAL
 from fusionbench.jsontext import known
 from fusionbench.runs import slug
+from fusionbench.using.inference import NOT_CLINICAL
 
 HONEST = (
     "Grad-CAM is a coarse picture of where features speak for a class. It is no evidence of reasoning, shows no cause, "

@@ -20,7 +20,7 @@ from fusionbench.cohorts import Modality
 from fusionbench.components import OUTLINE, Batch, FusionStrategy, Stage
 from fusionbench.errors import describe
 from fusionbench.fits import Fit
-from fusionbench.nifti import Size
+from fusionbench.imaging.nifti import Size
 from fusionbench.registry import Registry
 from fusionbench.training import build_strategy, is_trained, set_modes
 

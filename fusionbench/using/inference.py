@@ -11,21 +11,21 @@ from typing import Any
 import torch
 
 from fusionbench import training
-from fusionbench.answers import Answers, Opinion
 from fusionbench.batches import Batches
 from fusionbench.cohorts import Cohort, CohortReader
 from fusionbench.devices import make_fabric, resolve_device, resolve_precision
 from fusionbench.errors import TrainingError, UsageError, nearest, summary
-from fusionbench.evaluation import Evaluation
 from fusionbench.experiment import Comparison, Preprocessing, load_comparison, parse_setting
 from fusionbench.fits import Fit
-from fusionbench.loading import detach, load_fit, read_fit
-from fusionbench.newcomers import Newcomers, read_and_check
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.predictions import Predictions, as_table
 from fusionbench.registry import Registry
 from fusionbench.runs import read_facts
 from fusionbench.store import Store
-from fusionbench.volumes import Volumes
+from fusionbench.using.answers import Answers, Opinion
+from fusionbench.using.evaluation import Evaluation
+from fusionbench.using.loading import detach, load_fit, read_fit
+from fusionbench.using.newcomers import Newcomers, read_and_check
 
 NOT_CLINICAL = "not for clinical use: a prediction says nothing about a patient"
 

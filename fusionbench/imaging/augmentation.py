@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusionbench.transforms import transformed, transforms_of
+from fusionbench.imaging.transforms import transformed, transforms_of
 
 if TYPE_CHECKING:
     from fusionbench.experiment import Augmentation

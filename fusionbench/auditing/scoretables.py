@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from statistics import median
 
+from fusionbench.auditing.foldcounts import Design, Span
 from fusionbench.csvtext import csv_rows
 from fusionbench.errors import UsageError, nearest, summary
-from fusionbench.foldcounts import Design, Span
 
 METRICS = {
     "auc": ("auc", "auroc", "roc_auc"),

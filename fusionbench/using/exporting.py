@@ -12,10 +12,10 @@ import tomli_w
 
 from fusionbench.csvtext import csv_rows, csv_text
 from fusionbench.fits import Fit
-from fusionbench.inference import TrainedRun
 from fusionbench.jsontext import json_text
 from fusionbench.places import without_places
 from fusionbench.runs import write_export
+from fusionbench.using.inference import TrainedRun
 
 TOLD_OF_COHORT = ("name", "synthetic", "subjects", "classes", "positive_class", "modalities", "inputs", "grids")
 """What an export says of the cohort: counts, and no subject."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from fusionbench.foldcounts import (
+from fusionbench.auditing.foldcounts import (
     SLACK,
     Design,
     Sizes,
@@ -24,7 +24,7 @@ from fusionbench.foldcounts import (
     possible_row,
     told,
 )
-from fusionbench.scoretables import PROGRAM_FROM, Number, Printed, PrintedRow
+from fusionbench.auditing.scoretables import PROGRAM_FROM, Number, Printed, PrintedRow
 
 FINE = 0.0025
 """Equality within this says something of one row."""

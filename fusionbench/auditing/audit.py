@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from fusionbench.auditrules import (
+from fusionbench.auditing.foldcounts import Design
+from fusionbench.auditing.rules import (
     Finding,
     accuracy_apart,
     balanced_apart,
@@ -21,11 +22,10 @@ from fusionbench.auditrules import (
     possible_together,
     too_large_deviations,
 )
+from fusionbench.auditing.scoretables import PrintedRow, ScoreTable, read_scores
 from fusionbench.errors import UsageError, nearest
-from fusionbench.foldcounts import Design
 from fusionbench.jsontext import json_text
 from fusionbench.published import DATASETS
-from fusionbench.scoretables import PrintedRow, ScoreTable, read_scores
 
 PAPERS = {
     "xu2024": {

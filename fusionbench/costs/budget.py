@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from fusionbench.amounts import counted, sized
-from fusionbench.cost import Cost, cards_for, cost_of
+from fusionbench.costs.amounts import counted, sized
+from fusionbench.costs.cost import Cost, cards_for, cost_of
 from fusionbench.engine import awaited
 from fusionbench.fits import Fit
-from fusionbench.nifti import Size
+from fusionbench.imaging.nifti import Size
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.planning import Planner
 from fusionbench.registry import Registry
 from fusionbench.seeds import content_digest
 from fusionbench.store import Store
 from fusionbench.study import Study
-from fusionbench.volumes import Volumes
 
 HALF: Final = 2
 """Bytes of a cached voxel, of an image as of an outline."""

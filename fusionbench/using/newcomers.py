@@ -10,11 +10,11 @@ from fusionbench.cohorts import Cohort, Modality, Subject
 from fusionbench.errors import CohortError, UsageError, summary
 from fusionbench.experiment import Preprocessing
 from fusionbench.fits import Fit, runtime
-from fusionbench.loading import Detached, changed_code, detach
-from fusionbench.nifti import Grid, described
+from fusionbench.imaging.nifti import Grid, described
+from fusionbench.imaging.volumes import repeated_images
 from fusionbench.registry import Registry, distribution_version
 from fusionbench.training import Workplace, features_of
-from fusionbench.volumes import repeated_images
+from fusionbench.using.loading import Detached, changed_code, detach
 
 SPACING_TOLERANCE = 0.05
 """By how much of it voxels may be further apart, or closer, than any that the run saw."""

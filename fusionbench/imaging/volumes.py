@@ -19,8 +19,8 @@ from torch import Tensor
 
 from fusionbench.cohorts import Cohort, Subject
 from fusionbench.errors import CohortError, summary
-from fusionbench.imagecache import DTYPES, SEG, ImageFiles
-from fusionbench.nifti import Grid, Size
+from fusionbench.imaging.imagecache import DTYPES, SEG, ImageFiles
+from fusionbench.imaging.nifti import Grid, Size
 
 if TYPE_CHECKING:
     from fusionbench.experiment import Preprocessing

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusionbench.cohorts import Cohort, Modality, Subject
-from fusionbench.nifti import MAX_VOXELS, Frame, Grid, mismatch, read_image
-from fusionbench.preprocessing import resampled
+from fusionbench.imaging.nifti import MAX_VOXELS, Frame, Grid, mismatch, read_image
+from fusionbench.imaging.preprocessing import resampled
 from fusionbench.runs import slug
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 
 from fusionbench.cohorts import Cohort, Modality, Subject, completed
 from fusionbench.errors import CohortError
+from fusionbench.imaging.nifti import MAX_VOXELS, Grid, read_image
 from fusionbench.markdown import escaped, markdown_table
-from fusionbench.nifti import MAX_VOXELS, Grid, read_image
 
 PERCENTILES = (0.5, 50.0, 90.0, 99.5)
 """Of the voxels of a volume; the outer two are what intensities are rescaled by if nothing else is set."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fusionbench.errors import CohortError
-from fusionbench.nifti import Box, Frame, Grid, Size
+from fusionbench.imaging.nifti import Box, Frame, Grid, Size
 
 if TYPE_CHECKING:
     from fusionbench.experiment import Preprocessing

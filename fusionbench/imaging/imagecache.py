@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 from fusionbench.atomic import atomic_file, write_text
 from fusionbench.cohorts import Subject, file_digest
 from fusionbench.errors import CohortError
-from fusionbench.nifti import Box, Frame, Grid, Image, Size, mismatch, read_image
-from fusionbench.preprocessing import content_box, grid_after, preprocess_image, preprocess_labels, resampled, shift_of
+from fusionbench.imaging.nifti import Box, Frame, Grid, Image, Size, mismatch, read_image
+from fusionbench.imaging.preprocessing import (
+    content_box,
+    grid_after,
+    preprocess_image,
+    preprocess_labels,
+    resampled,
+    shift_of,
+)
 from fusionbench.seeds import content_digest
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fusionbench.answers import Answers, Opinion
 from fusionbench.comparing import Interval, Resample, bootstrap, shares
 from fusionbench.csvtext import csv_text
 from fusionbench.jsontext import json_text
 from fusionbench.metrics import METRICS, Metric
+from fusionbench.using.answers import Answers, Opinion
 
 SHOWN = ("roc_auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
 """The metrics of a table to look at."""

@@ -8,15 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fusionbench.card import CohortCard, Scan, card_of
+from fusionbench.cards.card import CohortCard, Scan, card_of
 from fusionbench.cohorts import Cohort, CohortReader, Proposal
 from fusionbench.errors import CohortError, UsageError
 from fusionbench.experiment import Comparison
-from fusionbench.nifti import Size
-from fusionbench.preprocessing import EMPTY
+from fusionbench.imaging.nifti import Size
+from fusionbench.imaging.preprocessing import EMPTY
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.registry import Registry, read_cohort
 from fusionbench.study import open_study
-from fusionbench.volumes import Volumes
 
 
 @dataclass(frozen=True)

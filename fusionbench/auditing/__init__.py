@@ -1,0 +1,1 @@
+"""Auditing: numbers of a published table that cannot be."""

@@ -1,0 +1,1 @@
+"""Cards: what a cohort is, and everything that is wrong with it."""

@@ -1,0 +1,1 @@
+"""Costs: what a run will need, before it is begun."""

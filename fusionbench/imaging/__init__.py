@@ -1,0 +1,1 @@
+"""Imaging: from NIfTI files to tensors, and how training moves them."""

@@ -1,0 +1,1 @@
+"""Using what was trained: models of a run on subjects that are not its own."""
