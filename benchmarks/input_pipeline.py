@@ -2,11 +2,11 @@
 
     python -m benchmarks input_pipeline
 
-Batches of two subjects with four sequences of 240 x 240 x 155 voxels as int16 .nii.gz, the paper's crop, percentiles and
-augmentation, linear interpolation of every voxel, one thread, medians of alternating rounds. Ours reads a cache on disk
-that was filled before, MONAI's CacheDataset one in memory; torchio reads and preprocesses the files, as its
-SubjectsDataset does in every epoch. MONAI is measured if it is installed (extra `bench`). First the outputs are compared:
-a faster way to another tensor would say nothing.
+Batches of two subjects with four sequences of 240 x 240 x 155 voxels as int16 .nii.gz, the paper's crop, percentiles
+and augmentation, linear interpolation of every voxel, one thread, medians of alternating rounds. Ours reads a cache on
+disk that was filled before, MONAI's CacheDataset one in memory; torchio reads and preprocesses the files, as its
+SubjectsDataset does in every epoch. MONAI is measured if it is installed (extra `bench`). First the outputs are
+compared: a faster way to another tensor would say nothing.
 """
 
 from __future__ import annotations
