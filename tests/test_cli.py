@@ -46,7 +46,7 @@ def test_the_main_job_on_tables(tables: Path, tmp_path: Path) -> None:
         assert re.search(rf"^{method} +\d\.\d{{3}} ± \d\.\d{{3}}", table, re.MULTILINE)
     assert "positive class LGG" in table
     assert max(map(len, table.splitlines()[: table.splitlines().index("") if "" in table else None])) <= 100
-    assert re.search(r"Next: fusionbench leaderboard runs/tables-[0-9a-f]{8} ", done.stdout)
+    assert re.search(r"Next: fusionbench report runs/tables-[0-9a-f]{8}$", done.stdout, re.MULTILINE)
     again = fusionbench(*asked, cwd=tmp_path)
     assert (
         again.stdout[again.stdout.index("Modality ranking") :] == done.stdout[done.stdout.index("Modality ranking") :]

@@ -139,7 +139,7 @@ def test_work_and_activations_are_those_of_a_real_step(name: str, precision: str
 
 
 MEASURED = """
-import pickle, resource, sys
+import pickle, sys
 import torch
 from fusionbench import load_registry, Batch
 from fusionbench.costs.cost import cost_of
@@ -153,14 +153,17 @@ model = build_strategy(fit, registry)
 set_modes(model, stage.trains)
 for name, parameter in model.named_parameters():
     parameter.requires_grad_(is_trained(name, stage.trains))
+def resident(what):
+    lines = dict(line.split(":") for line in open("/proc/self/status"))
+    return int(lines[what].split()[0]) * 1024
 def step(*size):
     inputs = {m.name: torch.rand(2, 1, *size) for m in fit.modalities}
     stage.loss(model, Batch(("a", "b"), inputs, torch.tensor([0, 1]), torch.ones(2)), 0.0).backward()
 step(2, 16, 16)
 model.zero_grad()
-before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+before = resident("VmRSS")
 step(*size)
-measured = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+measured = resident("VmHWM") - before  # of this process alone, unlike what getrusage says
 moments = 2 * sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
 print((cost.stages[0].peak - moments - cost.weights) / measured)
 """

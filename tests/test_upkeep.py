@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +13,7 @@ import pytest
 from conftest import comparison
 
 from fusionbench import Cohort, Leaderboard, Run, Store, Study, open_study, plan, run
+from fusionbench.atomic import _host
 from fusionbench.engine import Outcome
 from fusionbench.errors import StoreError, UsageError
 from fusionbench.runs import begin_run, write_run
@@ -61,7 +61,7 @@ def test_a_store_after_a_run_holds_no_waste_but_locks(outcome: Outcome, store: S
 def test_what_the_dead_left_goes_and_what_the_living_write_stays(outcome: Outcome, store: Store) -> None:
     remove(waste(store))
     done = next(iter(outcome.records))
-    dead, alive = (f".x~{socket.gethostname()}~{pid}~0123abcd.partial" for pid in (2**22 + 1, os.getpid()))
+    dead, alive = (f".x~{_host()}~{pid}~0123abcd.partial" for pid in (2**22 + 1, os.getpid()))
     (store.root / "volumes").mkdir()
     for name in (dead, alive):
         (store.folder(done).parent / name).mkdir()
