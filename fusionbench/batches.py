@@ -17,9 +17,9 @@ from fusionbench.fits import Fit
 from fusionbench.imaging.augmentation import augment
 from fusionbench.imaging.volumes import Volumes
 from fusionbench.predictions import Predictions
-from fusionbench.profiling import Watch, unwatched
 from fusionbench.ranks import ALONE, Ranks
 from fusionbench.seeds import derive_seed
+from fusionbench.stopwatch import Watch, unwatched
 
 UNKNOWN = -1
 """The class number of a subject without a label: somebody that a trained model is asked about."""

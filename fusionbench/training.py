@@ -23,11 +23,11 @@ from fusionbench.features import Features
 from fusionbench.fits import Fit, Job
 from fusionbench.imaging.volumes import Volumes
 from fusionbench.predictions import Predictions
-from fusionbench.profiling import Stopwatch, Watch, unwatched
 from fusionbench.ranks import ALONE, Ranks, together
 from fusionbench.registry import Registry
 from fusionbench.seeds import derive_seed
 from fusionbench.source import source_digest
+from fusionbench.stopwatch import Stopwatch, Watch, unwatched
 from fusionbench.store import Store
 
 

@@ -13,7 +13,8 @@ from conftest import table_cohort, write_tables
 
 from fusionbench import Leaderboard, Run, Store, Study, run
 from fusionbench.engine import Outcome
-from fusionbench.profiling import ALL, OTHER, PARTS, Profile, Stopwatch, unwatched
+from fusionbench.profiling import ALL, Profile
+from fusionbench.stopwatch import OTHER, PARTS, Stopwatch, unwatched
 
 PROGRAM = Path(sys.executable).with_name("fusionbench")
 
