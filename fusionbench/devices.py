@@ -6,6 +6,8 @@ import logging
 import resource
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces 
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 """Kind of device -> what processes of a fit talk by."""
+PROCESS = Path("/proc/self")
+"""What Linux tells a process of itself."""
 FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -126,8 +130,21 @@ def settle(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+def forget_peak(device: str) -> None:
+    """Have `peak_memory` count from now on; a CPU can on Linux only."""
+    if device.startswith("cuda"):
+        torch.cuda.init()
+        torch.cuda.reset_peak_memory_stats(device)
+    elif PROCESS.exists():
+        with suppress(OSError), (PROCESS / "clear_refs").open("w") as file:
+            file.write("5")
+
+
 def peak_memory(device: str) -> int:
-    """The most memory that this process (or its GPU) ever held, in bytes."""
+    """The most bytes that this process, or its tensors on that GPU, held at once since `forget_peak`."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
+    if PROCESS.exists():  # getrusage goes on from the process that started this one
+        (line,) = (line for line in (PROCESS / "status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

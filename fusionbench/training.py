@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fusionbench.batches import Batches
 from fusionbench.cohorts import Cohort
 from fusionbench.components import AttentionModule, Backbone, Batch, Context, FusionStrategy, Parts, Stage
-from fusionbench.devices import BACKENDS, kind_of, make_fabric, member, peak_memory, settle
+from fusionbench.devices import BACKENDS, forget_peak, kind_of, make_fabric, member, peak_memory, settle
 from fusionbench.errors import PluginError, TrainingError
 from fusionbench.features import Features
 from fusionbench.fits import Fit, Job
@@ -85,6 +85,7 @@ def execute(job: Job, place: Workplace, report: Report) -> bool:
 def _do(job: Job, place: Workplace, ranks: Ranks, report: Report) -> None:
     """Do one fit, or take part in it; the first process keeps it."""
     started, device = time.monotonic(), place.device_of(job.fit, ranks)
+    forget_peak(device)
     watch = Stopwatch(lambda: settle(device)) if place.profile else None
     with threads(job.fit.recipe["threads"]), deterministic():
         trained = _train_and_predict(job.fit, place, report, watch or unwatched, ranks)
@@ -95,7 +96,7 @@ def _do(job: Job, place: Workplace, ranks: Ranks, report: Report) -> None:
         "key": job.key,
         "fit": asdict(job.fit),
         "pretrained": pretrained(model),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": model.parameter_count,
         "seconds": round(time.monotonic() - started, 3),
         "predict_seconds": round(predicting, 4),
         "peak_memory_bytes": peak_memory(device),

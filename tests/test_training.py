@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import comparison
@@ -25,7 +27,7 @@ from fusionbench import (
 )
 from fusionbench.batches import Batches, chunks
 from fusionbench.components import classification_loss
-from fusionbench.devices import resolve_device, resolve_precision
+from fusionbench.devices import forget_peak, peak_memory, resolve_device, resolve_precision
 from fusionbench.errors import PluginError, TrainingError, UsageError
 from fusionbench.fits import Job
 from fusionbench.imaging.volumes import Volumes
@@ -249,3 +251,15 @@ def test_the_memory_format_is_no_part_of_a_fit_on_tables(cohort: Cohort) -> None
         for layout in ("contiguous", "channels_last")
     }
     assert len(keys) == 1
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="elsewhere a peak counts from the start of the process"
+)
+def test_the_peak_of_a_fit_forgets_what_was_before() -> None:
+    block = np.ones(2**25)  # 256 MiB
+    held = peak_memory("cpu")
+    assert held >= block.nbytes
+    del block
+    forget_peak("cpu")
+    assert peak_memory("cpu") <= held - 2**27
