@@ -77,7 +77,7 @@ def measure() -> Iterator[Target]:
     torch.set_num_threads(1)
     batch = images((12, 48, 48), 2)
     plain, frugal, one = (
-        build(WIDTH, "joint"), build(WIDTH, "branchwise"), build(WIDTH, "joint", modalities=IMAGES[:2])
+        build(WIDTH), build(WIDTH, backward="branchwise"), build(WIDTH, modalities=IMAGES[:2])
     )  # fmt: skip
     before = moved(frugal)
     for model in (plain, frugal, one):

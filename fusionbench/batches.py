@@ -86,6 +86,7 @@ class Batches:
                 present={name: self._present(ids, name) for name in self.modalities},
                 seg=None if seg is None else seg.to(self.device),
                 given={role: torch.stack([known[id] for id in ids]).to(self.device) for role, known in given.items()},
+                constant=True,
             )
         )
 
@@ -119,16 +120,18 @@ class Batches:
             if name in batch.inputs
         }
         present = {name: kept[:, index] for index, name in enumerate(self.modalities)}
-        return replace(batch, inputs=inputs, present=present)
+        return replace(batch, inputs=inputs, present=present, constant=False)
 
     def _augmented(self, batch: Batch, stage: str, epoch: int) -> Batch:
         if not any(modality.kind == "image" for modality in self.fit.modalities):
             return batch
         seeds = [derive_seed(self.fit.base_seed, "augmentation", stage, epoch, id) for id in batch.ids]
         settings = Augmentation(**self.fit.recipe["augmentation"])
+        if settings.off:
+            return batch
         spacing = self.volumes.spacing(batch.ids)
         inputs, seg = augment(batch.inputs, batch.seg, seeds, spacing, settings)
-        return replace(batch, inputs=inputs, seg=seg)
+        return replace(batch, inputs=inputs, seg=seg, constant=False)
 
 
 def keep(seed: int, here: Tensor, share: float) -> Tensor:

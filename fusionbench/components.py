@@ -217,6 +217,8 @@ class Batch:
     """(B, 1, D, H, W) tumour labels, only for a strategy that `needs` outlines. Never an input of `forward`."""
     given: Mapping[str, Tensor] = field(default_factory=dict)
     """Role -> (B, K): the out-of-fold probabilities that a parent asked for, joined by subject id."""
+    constant: bool = False
+    """Whether these subjects have the same inputs in every epoch: neither augmented nor with modalities hidden."""
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """Eq. 1: the mean over samples of w_y * -log softmax(logits)_y.
@@ -355,6 +357,11 @@ class FusionStrategy(nn.Module, ABC):
     def stages(self) -> tuple[Stage, ...]:
         """What to train, in order."""
         return (Stage("fit", ("",), classification_loss),)
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers it learns; what `begin` fits into buffers is for the class to count."""
+        return sum(parameter.numel() for parameter in self.parameters())
 
     def notes(self, batch: Batch) -> Mapping[str, list[str]]:
         """Column -> one remark per subject, for predictions.csv."""

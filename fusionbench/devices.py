@@ -133,7 +133,7 @@ def settle(device: str) -> None:
 def forget_peak(device: str) -> None:
     """Have `peak_memory` count from now on; a CPU can on Linux only."""
     if device.startswith("cuda"):
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
     elif PROCESS.exists():
         with suppress(OSError), (PROCESS / "clear_refs").open("w") as file:

@@ -76,6 +76,11 @@ class Augmentation(_Settings):
     extra: tuple[str, ...] = ()
     """Transforms of torchio that come after it, such as `RandomNoise(std=0.05)`."""
 
+    @property
+    def off(self) -> bool:
+        """Whether nothing is done."""
+        return not (self.flip or self.degrees or self.extra) and set(self.scales) == {1.0}
+
 
 class StageRecipe(_Settings):
     """What one stage of a strategy does otherwise than the recipe says."""

@@ -15,7 +15,19 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fusionbench import Backbone, Batch, Context, Parts, Store, copy_equal_shapes, open_study, plan, pool, run
+from fusionbench import (
+    Backbone,
+    Batch,
+    Context,
+    FusionBenchError,
+    Parts,
+    Store,
+    copy_equal_shapes,
+    open_study,
+    plan,
+    pool,
+    run,
+)
 from fusionbench.components import presence
 from fusionbench.fits import Fit
 from fusionbench.training import _optimizer, is_trained, seeded, set_modes
@@ -644,6 +656,52 @@ def test_branch_by_branch_predicts_bit_for_bit_the_same() -> None:
 
 
 # Through the real loop
+
+
+def watched(model: Guidance) -> list[int]:
+    """How many subjects the primary's network was given, call after call."""
+    seen: list[int] = []
+    model.primary.backbone.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    return seen
+
+
+@pytest.mark.parametrize("told", [{}, {presence("t1ce"): torch.arange(4) != 2}], ids=["all", "one without the primary"])
+def test_kept_features_of_the_primary_are_computed_once_and_change_no_gradient(told: dict[str, Tensor]) -> None:
+    batch = draw_batch(*IMAGES)
+    batch = replace(batch, inputs={**double(batch.inputs), **told}, weights=batch.weights.double(), constant=True)
+    plain, keeping = (shaken_alike(*IMAGES, primary_features=how).double() for how in ("computed", "kept"))
+    seen = watched(keeping)
+    expected, after = one_step(plain, batch)
+    for _ in range(2):
+        keeping.zero_grad()
+        found, _ = one_step(keeping, batch)
+        for name, gradient in expected.items():
+            if gradient is not None:
+                torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-10, msg=name)
+    assert seen == [1] * (4 - len(told))
+    assert after.keys() == state(keeping).keys()  # nothing that is kept is saved with the model
+
+
+def test_kept_features_do_not_depend_on_who_else_was_in_the_batch() -> None:
+    batch = draw_batch(*IMAGES)
+    whole, single = (shaken_alike(*IMAGES, primary_features="kept") for _ in range(2))
+    together = whole.guide_training(replace(batch, constant=True))
+    for row in reversed(range(4)):
+        inputs = {name: x[row : row + 1] for name, x in batch.inputs.items()}
+        alone = Batch(batch.ids[row : row + 1], inputs, batch.labels[row : row + 1], torch.ones(1), constant=True)
+        assert torch.equal(single.guide_training(alone)[0], together[row])
+
+
+def test_nothing_is_kept_of_inputs_that_change() -> None:
+    batch = draw_batch(*IMAGES)
+    plain, keeping = (shaken_alike(*IMAGES, primary_features=how) for how in ("computed", "kept"))
+    assert torch.equal(guidance_loss(keeping, batch, 0.0), guidance_loss(plain, batch, 0.0))
+    assert not keeping.kept
+
+
+def test_what_trains_cannot_be_kept() -> None:
+    with pytest.raises(FusionBenchError, match="not train=joint"):
+        Guidance(parts(*IMAGES), train="joint", primary_features="kept")
 
 
 def test_a_finished_fit_of_guidance_holds_the_weights_of_stage_one_to_the_last_bit(store: Store) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,6 +187,27 @@ def test_each_epoch_has_an_order_of_its_own_and_every_subject_once(study: Study,
     assert all(sorted(ids) == sorted(fit.split.training) for ids in epochs)
     assert len({tuple(ids) for ids in epochs}) == 3
     assert [id for batch in batches.training("fit", 0) for id in batch.ids] == epochs[0]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "constant"),
+    [
+        ({"augmentation": {"flip": 0, "degrees": 0, "scales": (1, 1)}}, True),
+        ({"augmentation": {"flip": 0.5, "degrees": 0, "scales": (1, 1)}}, False),
+        ({"augmentation": {"flip": 0, "degrees": 0, "scales": (1, 1), "extra": ["RandomNoise()"]}}, False),
+        ({"augmentation": {"flip": 0, "degrees": 0, "scales": (1, 1)}, "modality_dropout": 0.5}, False),
+    ],
+    ids=["as they are", "flipped", "noisy", "hidden"],
+)
+def test_a_batch_says_whether_it_is_the_same_in_every_epoch(
+    recipe: dict[str, Any], constant: bool, store: Store
+) -> None:
+    small = {"preprocessing": {"resize": [4, 8, 8]}, "options": {"phantom": {"subjects": 16, "spacing": 8.0}}}
+    asked = {"fusion": ["feature"], "baselines": [], "protocol": {"folds": 2}, "missing": "mask", "recipe": recipe}
+    study = open_study(load_comparison("demo", small, asked), home=store.root)
+    fit = next(job.fit for job in plan(study).jobs if job.fit.fusion.name == "feature")
+    batches = Batches(fit, workplace(study, store).volumes, torch.device("cpu"))
+    assert next(batches.training("fit", 0)).constant == constant
 
 
 def test_a_last_batch_of_one_joins_the_one_before() -> None:

@@ -32,6 +32,7 @@ from fusionbench import (
     Batch,
     Branch,
     Context,
+    FusionBenchError,
     FusionStrategy,
     Parent,
     Parts,
@@ -128,10 +129,19 @@ class Guidance(FusionStrategy):
         backward: Annotated[
             Literal["joint", "branchwise"], "branchwise: activations of one secondary at a time, a fifth more work"
         ] = "joint",
+        primary_features: Annotated[
+            Literal["computed", "kept"],
+            "kept: f_p of a training subject is computed once and held in memory, where nothing is augmented",
+        ] = "computed",
     ) -> None:
         super().__init__()
+        if train == "joint" and primary_features == "kept":
+            raise FusionBenchError(
+                "guidance: primary_features=kept needs a primary that stays as it is: not train=joint"
+            )
         primary, *secondaries = parts.modalities
         self.train_mode, self.branchwise = train, backward == "branchwise"
+        self.keeps, self.kept = primary_features == "kept", dict[str, Tensor]()
         self.primary_modality, self.secondary_modalities = primary, tuple(secondaries)
         self.primary = parts.branch(primary)
         channels = self.primary.backbone.high_spec.channels
@@ -164,12 +174,25 @@ class Guidance(FusionStrategy):
         """p_M: logits (B, K) after the last secondary."""
         return self.chain(inputs)[-1]
 
-    def chain(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        """[p_0, ..., p_M]: logits (B, K) after the primary and after each secondary."""
-        # Detached unless everything trains: then gradients flow through the guidance too.
+    def guide(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """f_p (B, C, d, h, w), detached unless everything trains: then gradients flow through the guidance too."""
         with nullcontext() if self.train_mode == "joint" else torch.no_grad():
             here = present(inputs, self.primary_modality)
-            guidance = self.primary.features(inputs[self.primary_modality], here)  # f_p
+            return self.primary.features(inputs[self.primary_modality], here)
+
+    def guide_training(self, batch: Batch) -> Tensor:
+        """f_p of training subjects; if it is kept, each one's is computed once, alone, so that no order matters."""
+        if not (self.keeps and batch.constant):
+            return self.guide(batch.inputs)
+        for row, id in enumerate(batch.ids):
+            if id not in self.kept:
+                self.kept[id] = self.guide({name: x[row : row + 1] for name, x in batch.inputs.items()}).cpu()
+        return torch.cat([self.kept[id] for id in batch.ids]).to(batch.labels.device)
+
+    def chain(self, inputs: Mapping[str, Tensor], guidance: Tensor | None = None) -> list[Tensor]:
+        """[p_0, ..., p_M]: logits (B, K) after the primary and after each secondary, from f_p if that is known."""
+        guidance = self.guide(inputs) if guidance is None else guidance
+        here = present(inputs, self.primary_modality)
         fused = pool(guidance)  # t_0, (B, C)
         alone = self.primary.head(fused)
         logits = [alone if here is None else alone * here[:, None]]
@@ -200,7 +223,8 @@ def recomputed(module: nn.Module, *inputs: Any) -> Tensor:
 
 def guidance_loss(model: Guidance, batch: Batch, progress: float) -> Tensor:
     """Eq. 6: L_p plus the loss after each secondary, all with weight one."""
-    return torch.stack([batch.cross_entropy(logits) for logits in model.chain(batch.inputs)]).sum()
+    chain = model.chain(batch.inputs, model.guide_training(batch))
+    return torch.stack([batch.cross_entropy(logits) for logits in chain]).sum()
 
 
 def _start_fuse(fuse: nn.Linear, start: str) -> None:

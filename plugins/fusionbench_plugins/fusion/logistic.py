@@ -69,6 +69,12 @@ class Logistic(FusionStrategy):
         self.weight[rows] = torch.from_numpy(solution.coef_).to(self.weight)
         self.bias[rows] = torch.from_numpy(solution.intercept_).to(self.bias)
 
+    @property
+    def parameter_count(self) -> int:
+        """Coefficients and intercepts, of every class; of two classes there is one row."""
+        classes, features = self.weight.shape
+        return (1 if classes == 2 else classes) * (features + 1)
+
     def stages(self) -> tuple[()]:
         """None: the solver is exact."""
         return ()
