@@ -153,11 +153,12 @@ def run(
     recipe = study.comparison.recipe
     chosen = make_engine(Wanted(engine, jobs, scheduler, study.devices, recipe.threads, recipe.processes))
     store = Store(store.root.absolute())  # which other processes see too
-    volumes = prepare(study, store)
-    place = Workplace(study.cohort, study.registry, volumes, store, checkpoint_seconds, profile)
-    one_at_a_time = _Serial(listener)
-    with chosen.workers(place, one_at_a_time) as workers:
-        outcome = _Run(study, store, one_at_a_time).finish(workers)
+    with store.open().marked():
+        volumes = prepare(study, store)
+        place = Workplace(study.cohort, study.registry, volumes, store, checkpoint_seconds, profile)
+        one_at_a_time = _Serial(listener)
+        with chosen.workers(place, one_at_a_time) as workers:
+            outcome = _Run(study, store, one_at_a_time).finish(workers)
     ids, images = [subject.id for subject in study.cohort.subjects], _images(outcome.plan)
     return replace(
         outcome, grids=frozenset(volumes.grids(ids, images).values()), file_notes=tuple(volumes.notes(ids, images))

@@ -20,9 +20,9 @@ from fusionbench.registry import Component
 from fusionbench.seeds import content_digest, derive_seed
 
 NUMERICS = (
-    "batches", "cohorts", "components", "devices", "features", "imaging.augmentation", "imaging.imagecache",
-    "imaging.nifti", "imaging.preprocessing", "imaging.transforms", "imaging.volumes", "precision", "pretrained",
-    "ranks", "seeds", "training",
+    "batches", "beginning", "cohorts", "components", "devices", "features", "imaging.augmentation",
+    "imaging.imagecache", "imaging.nifti", "imaging.preprocessing", "imaging.transforms", "imaging.volumes", "numerics",
+    "precision", "pretrained", "ranks", "seeds", "training",
 )  # fmt: skip
 """The modules of the core whose code may change a result: their source is part of every key."""
 

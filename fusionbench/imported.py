@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fusionbench.comparing import Place, Tested
 from fusionbench.csvtext import number, strict_rows
 from fusionbench.errors import UsageError, summary
 from fusionbench.predictions import Predictions, as_table
@@ -25,23 +26,29 @@ def with_imported(run: Run, name: str, path: Path) -> Run:
 
     Columns: `subject`, `p_<class>` for each class (of two classes one is enough), and `repeat` and `fold` where a
     subject was predicted by several models; without them one prediction stands for every repeat. Rows about subjects
-    who are not tested there are left out, and noted. Raises UsageError in one line for a file that does not cover
-    every test subject, or holds what is no probability.
+    who are not tested there are left out, and noted; a method whose predictions stand in several repeats is marked.
+    Raises UsageError in one line for a file that does not cover every test subject, or holds what is no probability.
     """
-    if name in run.facts["methods"]:
-        raise UsageError(f"{path.name}: {run.name} has a method {name!r} already; import it under another name")
+    check_free(run, name, path)
     classes: tuple[str, ...] = tuple(run.facts["cohort"]["classes"])
     said = _read(path, classes)
     tested = {(r.repeat, r.fold): r.predictions for r in run.results if r.predictions is not None}
     if not tested:
         raise UsageError(f"{run.name} tested nothing, so nothing can stand beside it")
-    id = f"imported-{content_digest(sorted((cell, tuple(p)) for cell, p in said.items()))[:16]}"
+    id = f"imported-{content_digest([name, sorted((cell, tuple(p)) for cell, p in said.items())])[:16]}"
     found = [
         Result(id, name, repeat, fold, _matched(predictions, (repeat, fold), said, path.name))
         for (repeat, fold), predictions in sorted(tested.items())
     ]
-    methods = {**run.facts["methods"], name: _facts(id) | {"remarks": _left_out(said, tested, path.name)}}
+    told = {"remarks": _left_out(said, tested, path.name), "reused": _reused(said, tested)}
+    methods = {**run.facts["methods"], name: _facts(id) | told}
     return replace(run, facts={**run.facts, "methods": methods}, results=(*run.results, *found))
+
+
+def check_free(run: Run, name: str, path: Path) -> None:
+    """UsageError if the run has a method of that name."""
+    if name in run.facts["methods"]:
+        raise UsageError(f"{path.name}: {run.name} has a method {name!r} already; import it under another name")
 
 
 def _facts(id: str) -> dict[str, object]:
@@ -54,7 +61,16 @@ def _facts(id: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _left_out(said: Mapping[Cell, object], tested: Mapping[tuple[int, int], Predictions], file: str) -> dict[str, str]:
+def _reused(said: Collection[Cell], tested: Tested) -> bool:
+    """Whether what is said of a subject stands in several repeats, whose models then are not several."""
+    repeats: dict[Cell | None, set[int]] = {}
+    for (repeat, fold), part in tested.items():
+        for id in part.ids:
+            repeats.setdefault(_found((repeat, fold), id, said), set()).add(repeat)
+    return any(len(several) > 1 for several in repeats.values())
+
+
+def _left_out(said: Collection[Cell], tested: Tested, file: str) -> dict[str, str]:
     """A remark if some rows are about nobody who is tested there."""
     asked = {cell for place, part in tested.items() for id in part.ids for cell in _cells(place, id)}
     strangers = [subject for repeat, fold, subject in said if (repeat, fold, subject) not in asked]
@@ -63,10 +79,15 @@ def _left_out(said: Mapping[Cell, object], tested: Mapping[tuple[int, int], Pred
     return {"left_out": f"{len(strangers)} rows of {file} on whom no fold tests, such as {strangers[0]!r}"}
 
 
-def _cells(place: tuple[int, int], id: str) -> list[Cell]:
+def _cells(place: Place, id: str) -> list[Cell]:
     """Where a file may say something of a subject in a fold, the most exact first."""
     repeat, fold = map(str, place)
     return [(repeat, fold, id), ("", fold, id), (repeat, "", id), ("", "", id)]
+
+
+def _found(place: Place, id: str, said: Collection[Cell]) -> Cell | None:
+    """The most exact of what is said of a subject in a fold."""
+    return next((cell for cell in _cells(place, id) if cell in said), None)
 
 
 def _read(path: Path, classes: Sequence[str]) -> dict[Cell, list[float]]:
@@ -107,17 +128,15 @@ def _probabilities(cells: Sequence[str], given: Sequence[bool], path: Path, line
     return [p / sum(known) for p in known]
 
 
-def _matched(
-    predictions: Predictions, place: tuple[int, int], said: Mapping[Cell, list[float]], file: str
-) -> Predictions:
+def _matched(predictions: Predictions, place: Place, said: Mapping[Cell, list[float]], file: str) -> Predictions:
     """What the file says of the test subjects of a fold."""
     rows, lost = [], []
     for id in predictions.ids:
-        found = next((said[cell] for cell in _cells(place, id) if cell in said), None)
-        if found is None:
+        cell = _found(place, id, said)
+        if cell is None:
             lost.append(repr(id))
         else:
-            rows.append(found)
+            rows.append(said[cell])
     if lost:
         raise UsageError(f"{file} says nothing of {summary(lost, ', ')} in repeat {place[0]}, fold {place[1]}")
     return replace(predictions, probabilities=as_table(rows, predictions.classes), notes=())

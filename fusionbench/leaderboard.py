@@ -3,72 +3,38 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusionbench.comparing import KNOWN, Interval, compare, mean_or_nan, pooled_score, undefined
+from fusionbench.comparing import KNOWN, Interval, compare, pooled_score, undefined
 from fusionbench.csvtext import csv_text
-from fusionbench.errors import UsageError
-from fusionbench.imported import with_imported
+from fusionbench.imported import check_free, with_imported
 from fusionbench.jsontext import json_text
 from fusionbench.markdown import escaped, markdown_table
 from fusionbench.metrics import METRICS
-from fusionbench.runs import Ranked, Result, Run, read_run
+from fusionbench.rows import Row, rows_of
+from fusionbench.runs import Ranked, Run, read_runs
 
 if TYPE_CHECKING:
     from fusionbench.comparing import Findings, Standing
-    from fusionbench.predictions import Predictions
     from fusionbench.published import Published, Score
+
+__all__ = ["NARROW", "SHOWN", "Leaderboard", "Row", "mean_std"]
 
 SHOWN = ("roc_auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
 """The metrics of a narrow table."""
+NARROW = 100
+"""Characters that a line needs for all of them."""
 UNKNOWN = Interval(math.nan, math.nan, "")
 PUBLISHED = "published"
 """Before the name of a metric: the column of what a paper printed."""
 
 
-OUTLINES = {
-    "none": (),
-    "training": ("trained with tumour outlines",),
-    "test": ("given the tumour outlines of test subjects",),
-}
-IMPORTED = "imported: predictions made elsewhere; what they were trained on is not known here"
 ONE_FOLD = "scores of the one test fold; decisions at .5"
 SYNTHETIC = "synthetic data: this shows that the machinery works, and nothing about medicine"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method: its scores per fold, or why it has none, and what a reader must know of it."""
-
-    method: str
-    experiment: str
-    scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    failed: str = ""
-    marks: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
-    """What the strategy noted of its own work, such as how well it finds the tumour."""
-    fusion: str = ""
-    modalities: tuple[str, ...] = ()
-    attention: str = ""
-    backbones: tuple[str, ...] = ()
-    altered: tuple[str, ...] = ()
-    """Options of the strategy that are not at their default: then it is not what a paper describes."""
-    tested: Mapping[tuple[int, int], Predictions] = field(default_factory=dict, compare=False, repr=False)
-    """(repeat, fold) -> what it says of the test subjects."""
-
-    def mean(self, metric: str) -> float:
-        """The mean over folds; NaN if it is not defined on one of them, or if the method failed."""
-        return mean_or_nan(self.scores.get(metric, ()))
-
-    def std(self, metric: str) -> float:
-        """The sample standard deviation over folds (ddof = 1)."""
-        scores = self.scores.get(metric, ())
-        return statistics.stdev(scores) if len(scores) > 1 and not any(map(math.isnan, scores)) else math.nan
 
 
 @dataclass(frozen=True)
@@ -93,19 +59,9 @@ class Leaderboard:
 
     @classmethod
     def of(cls, *runs: Run) -> Leaderboard:
-        """The leaderboard of some runs; UsageError if they were not tested on the same folds of the same data."""
-        _check_paired(runs)
-        rows: dict[tuple[str, ...], Row] = {}  # by the fits behind them: the same fits are the same row
-        for run in runs:
-            for method, told in run.facts["methods"].items():
-                fits = tuple(told["fits"])
-                shared = [other.facts["methods"][method]["fits"] for other in runs if method in other.facts["methods"]]
-                label = method if all(others == told["fits"] for others in shared) else f"{method} ({run.name})"
-                row = _row(label, told, [r for r in run.results if r.method == method], run)
-                known = rows.get(fits, row)
-                rows[fits] = replace(known, marks=tuple(dict.fromkeys((*known.marks, *row.marks))))
+        """The leaderboard of some runs; UsageError as `rows_of`, for runs that are not paired or names that clash."""
         positive = runs[0].facts["cohort"]["positive_class"]
-        ordered = sorted(rows.values(), key=lambda row: (_descending(_placed_by(row, positive)), row.method))
+        ordered = sorted(rows_of(runs), key=lambda row: (_descending(_placed_by(row, positive)), row.method))
         ranking = {(r.experiment, r.repeat, r.fold, r.rank): r for run in runs for r in run.ranking}
         by = dict.fromkeys(told["ranked_by"] for run in runs for told in run.facts["methods"].values())
         return cls(
@@ -121,9 +77,10 @@ class Leaderboard:
     @classmethod
     def read(cls, *folders: Path, imported: Mapping[str, Path] | None = None) -> Leaderboard:
         """The leaderboard of some run folders, and of predictions made elsewhere: method -> CSV."""
-        names = [folder.name for folder in folders]
-        runs = [replace(read_run(f), name="/".join(f.absolute().parts[-names.count(f.name) :])) for f in folders]
+        runs = read_runs(folders)
         for method, path in (imported or {}).items():
+            for run in runs:
+                check_free(run, method, path)
             runs[0] = with_imported(runs[0], method, path)
         return cls.of(*runs)
 
@@ -189,11 +146,11 @@ class Leaderboard:
         printed = {score.our_metric for score in self.published.scores} if self.published else set()
         return tuple(c for m in metrics for c in (m, *([f"{PUBLISHED} {m}"] if m in printed else [])))
 
-    def narrow_columns(self) -> tuple[str, ...]:
-        """The columns for a terminal: what was published, or the places, stand where the accuracy does."""
+    def narrow_columns(self, width: int = NARROW) -> tuple[str, ...]:
+        """The columns for a terminal: what was published, or the places, or nothing, stand where the accuracy does."""
         if self.published:
             return (*SHOWN[:2], f"{PUBLISHED} {SHOWN[1]}", *SHOWN[3:])
-        return (*SHOWN[:2], *SHOWN[3:]) if self.standings else SHOWN
+        return (*SHOWN[:2], *SHOWN[3:]) if self.standings or width < NARROW else SHOWN
 
     def ranked(self, row: Row | None = None) -> list[str]:
         """The cell of the places that a row may have, or of the header; none where there are too few folds to tell."""
@@ -310,41 +267,6 @@ class Leaderboard:
         distinct = {(r, f, tuple(x.modality for x in lines)): tuple(lines) for (_, r, f), lines in groups.items()}
         return [(repeat, fold, lines) for (repeat, fold, _), lines in sorted(distinct.items())]
 
-    def first_places(self) -> list[tuple[str, int, float]]:
-        """(modality, how often it came first, its mean rank), best first."""
-        orders = [[line.modality for line in lines] for _, _, lines in self.orders()]
-        names = sorted({name for order in orders for name in order})
-        table = [
-            (
-                n,
-                sum(order[0] == n for order in orders),
-                statistics.fmean(order.index(n) + 1 for order in orders if n in order),
-            )
-            for n in names
-        ]
-        return sorted(table, key=lambda line: (line[2], line[0]))
-
-
-def _row(label: str, told: dict[str, Any], results: Sequence[Result], run: Run) -> Row:
-    marks = [
-        *(["selection saw the test folds"] if told["saw_test_folds"] else []),
-        *OUTLINES[told["outlines"]],
-        *([IMPORTED] if told.get("imported") else []),
-    ]
-    asked = {name: told[name] for name in ("fusion", "attention")}
-    asked |= {name: tuple(told[name]) for name in ("modalities", "backbones", "altered")}
-    if told["failed"]:
-        return Row(label, told["experiment"], failed=told["failed"], marks=tuple(marks), **asked)
-    ordered = sorted(results, key=lambda result: (result.repeat, result.fold))
-    positive = run.facts["cohort"]["positive_class"]
-    scores = {
-        name: tuple(metric(r.predictions, positive) for r in ordered if r.predictions)
-        for name, metric in METRICS.items()
-    }
-    remarks = tuple(f"{column.replace('_', ' ')} {text}" for column, text in told["remarks"].items())
-    tested = {(r.repeat, r.fold): r.predictions for r in ordered if r.predictions}
-    return Row(label, told["experiment"], scores, marks=tuple(marks), remarks=remarks, tested=tested, **asked)
-
 
 def mean_std(mean: float | None, std: float | None) -> str:
     """A mean with its deviation as text, without what is not known or not defined.
@@ -364,26 +286,6 @@ def _placed_by(row: Row, positive: str) -> float:
 def _told(score: Score) -> dict[str, Any]:
     names = ("source", "table", "dataset", "method", "metric", "our_metric", "mean", "std", "note")
     return {name: getattr(score, name) for name in names}
-
-
-def _check_paired(runs: Sequence[Run]) -> None:
-    for run in runs:
-        if run.facts["refit"]:
-            raise UsageError(
-                f"{run.name} was trained on everybody, so nothing was tested and there is nothing to rank: "
-                f"`fusionbench predict {run.name} --data NEW` is what it is for"
-            )
-    first, *others = runs
-    for other in others:
-        for what, a, b in (
-            ("folds", first.facts["folds"]["digest"], other.facts["folds"]["digest"]),
-            ("data", first.facts["cohort"]["fingerprint"], other.facts["cohort"]["fingerprint"]),
-        ):
-            if a != b:
-                raise UsageError(
-                    f"{first.name} and {other.name} have different {what}, so their scores are not paired: "
-                    f"run both with the same --data, --folds and --fold-seed"
-                )
 
 
 def _descending(value: float) -> float:

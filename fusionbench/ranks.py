@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
+import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,11 @@ from torch._C._distributed_c10d import TCPStore
 
 from fusionbench.errors import TrainingError, describe
 from fusionbench.seeds import derive_seed
+from fusionbench.subprocesses import cause_of_death, start
 
 HERE: Final = "127.0.0.1"
+LOOPBACK: Final = "lo0" if sys.platform == "darwin" else "lo"
+"""The interface of that address: what processes of a fit tell each other is for nobody else on the network."""
 PATIENCE: Final = timedelta(days=1)
 """How long a process waits for another; one that died or failed is noticed at once by whoever started them."""
 SECONDS_TO_DIE: Final = 2.0
@@ -111,7 +115,7 @@ def together(count: int, backend: str, work: Work, report: Callable[[Any], None]
     What they tell comes to `report`. TrainingError with the reason if one of them fails or dies; whatever happens, all
     have ended afterwards.
     """
-    meeting = TCPStore(HERE, 0, is_master=True, wait_for_workers=False)
+    meeting = _meeting()
     members = [_Member(Ranks(rank, count), backend, meeting.port, work) for rank in range(count)]
     try:
         while at_work := [member for member in members if not member.done]:
@@ -125,6 +129,13 @@ def together(count: int, backend: str, work: Work, report: Callable[[Any], None]
             member.end()
 
 
+def _meeting() -> TCPStore:
+    """Where the processes find each other; torch would listen on every interface if it were left to it."""
+    listening = socket.create_server((HERE, 0))
+    port = listening.getsockname()[1]
+    return TCPStore(HERE, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
+
+
 class _FailedError(Exception):
     """A process told why it failed, or ended without a word."""
 
@@ -133,11 +144,9 @@ class _Member:
     """One of the processes, and the pipe that it tells something through."""
 
     def __init__(self, ranks: Ranks, backend: str, port: int, work: Work) -> None:
-        context = multiprocessing.get_context("spawn")
         self.ranks, self.done = ranks, False
-        self.pipe, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_serve, args=(theirs, ranks, backend, port, work))
-        self.process.start()
+        self.pipe, theirs = multiprocessing.Pipe(duplex=False)
+        self.process = start(_serve, theirs, ranks, backend, port, work)
         theirs.close()  # else the pipe would not end with the process
 
     def listen(self, report: Callable[[Any], None]) -> None:
@@ -174,16 +183,15 @@ def _died(members: Sequence[_Member]) -> str:
     ended = wait_for([member.process.sentinel for member in members], SECONDS_TO_DIE)
     for member in (member for member in members if member.process.sentinel in ended):
         member.process.join()
-        if code := member.process.exitcode:
-            cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if member.process.exitcode:
             who = f"process {member.ranks.rank + 1} of the {member.ranks.count} of this fit"
+            cause = cause_of_death(member.process)
             return f"{who} died by {cause}: perhaps for lack of memory; run the same command again to go on"
     return ""
 
 
 def _serve(pipe: Connection, ranks: Ranks, backend: str, port: int, work: Work) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it is interrupted, and ends it
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    os.environ.update({f"{library}_SOCKET_IFNAME": LOOPBACK for library in ("GLOO", "NCCL")})
     try:
         store = TCPStore(HERE, port, is_master=False, timeout=PATIENCE)
         dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.count, timeout=PATIENCE)
@@ -201,10 +209,3 @@ def _take_first(tensor: Tensor) -> None:
     dist.broadcast(sent, src=0)
     tensor.copy_(sent)
 
-
-def die_with_parent() -> None:
-    """End this process when the one that started it is killed: it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)

@@ -11,7 +11,7 @@ import statistics
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ from fusionbench.methods import Method
 from fusionbench.metrics import metric
 from fusionbench.predictions import Predictions, as_table
 from fusionbench.seeds import content_digest
+from fusionbench.setups import setup_digests
 from fusionbench.study import Study, open_study, used_components
 
 if TYPE_CHECKING:
@@ -172,6 +173,20 @@ def read_run(folder: Path) -> Run:
     return Run(folder.name, facts, tuple(_read_results(folder, facts)), tuple(_read_ranking(folder)), history)
 
 
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Several of them, each called by as much of the end of its path as no other has."""
+    return [replace(read_run(f), name=name) for f, name in zip(folders, _told_apart(folders), strict=True)]
+
+
+def _told_apart(folders: Sequence[Path]) -> Iterator[str]:
+    paths = [folder.absolute() for folder in folders]
+    for path in paths:
+        others = [other.parts for other in paths if other != path]
+        lengths = range(1, len(path.parts) + 1)
+        enough = next(n for n in lengths if not any(parts[-n:] == path.parts[-n:] for parts in others))
+        yield "/".join(path.parts[-enough:])
+
+
 def read_facts(folder: Path) -> dict[str, Any]:
     """What run.json says; UsageError if the folder holds no finished run."""
     if not (folder / "run.json").is_file():
@@ -295,6 +310,7 @@ def _method_facts(study: Study, experiment: Experiment, outcome: Outcome) -> dic
         "attention": experiment.attention if strategy.uses_parts else "",
         "backbones": sorted({backbone.name for backbone in method.backbones.values()}),
         "altered": _altered(method),
+        "setup": setup_digests(method),
         "ranking": ranker.name if ranked else "",
         "ranked_by": _ranked_by(experiment, ranker) if ranked else "",
         "saw_test_folds": bool(ranked and ranker.saw_test) or _primary_saw_test(experiment, strategy, study),

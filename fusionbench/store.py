@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from fusionbench.atomic import atomic_file, atomic_folder, sweep, writable_folder
 from fusionbench.csvtext import csv_rows
+from fusionbench.errors import StoreError
 from fusionbench.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 FILES = ("weights.safetensors", "predictions.csv", "history.csv", "job.json")
 """What the folder of a finished fit holds."""
+DOOR = "door.lock"
+MARK = "mark-"
+"""What begins the names of the locks of runs at work."""
 
 
 class Store:
@@ -117,25 +121,41 @@ class Store:
 
     @contextmanager
     def marked(self) -> Iterator[str]:
-        """Leave a locked file for other machines to find while this lasts; its name."""
-        name = f"mark-{uuid.uuid4().hex}.lock"
-        path = self.root / "working" / name
+        """Leave a locked file for others to find while this lasts, on other machines too; its name.
+
+        Whoever wants the store alone is refused meanwhile; this waits while somebody has it.
+        """
+        path = self.root / "working" / f"{MARK}{uuid.uuid4().hex}.lock"
+        lock = FileLock(path, mode=0o666)
+        with self._door():
+            lock.acquire()
         try:
-            with FileLock(path, mode=0o666):
-                yield name
+            yield path.name
         finally:
+            lock.release()
             path.unlink(missing_ok=True)
+
+    @contextmanager
+    def alone(self, *, at_rest: bool) -> Iterator[None]:
+        """Keep runs from beginning while this lasts; StoreError if it must be `at_rest` and a run is at work."""
+        with self._door():
+            locks = (path for path in sorted((self.root / "working").glob("*.lock")) if path.name != DOOR)
+            if at_rest and any(map(held, locks)):
+                raise StoreError(f"a run is at work in {self.root}: wait until it is done, or leave out --keep")
+            yield
+
+    def _door(self) -> FileLock:
+        """Held for a moment by whoever comes in, and by whoever wants to be alone."""
+        return FileLock(self.root / "working" / DOOR, mode=0o666)
 
     def fault(self, mark: str) -> str:
         """Why this is not the store that somebody else marked, or not one that both can work in; empty if it is."""
         path = self.root / "working" / mark
         if not path.is_file():
             return f"there is no such store at {self.root}: put it where every worker sees it at the same path"
-        try:
-            with FileLock(path, timeout=0, mode=0o666):
-                return f"a file lock in {self.root} does not hold across machines: choose a file system with flock"
-        except Timeout:
+        if held(path):
             return ""
+        return f"a file lock in {self.root} does not hold across machines: choose a file system with flock"
 
     def await_fit(self, key: str, seconds: float = 120.0) -> bool:
         """Whether a fit that another machine has finished comes into sight: a network file system may lag behind."""
@@ -143,6 +163,15 @@ class Store:
         while not (seen := self.has(key)) and time.monotonic() < end:
             time.sleep(0.2)
         return seen
+
+
+def held(lock: Path) -> bool:
+    """Whether a living process has that lock."""
+    try:
+        with FileLock(lock, timeout=0, mode=0o666):
+            return False
+    except Timeout:
+        return True
 
 
 class Checkpoint:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -15,13 +14,15 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from fusionbench.batches import Batches
+from fusionbench.beginning import begin, out_of_fold
 from fusionbench.cohorts import Cohort
-from fusionbench.components import AttentionModule, Backbone, Batch, Context, FusionStrategy, Parts, Stage
+from fusionbench.components import AttentionModule, Backbone, FusionStrategy, Parts, Stage
 from fusionbench.devices import BACKENDS, forget_peak, kind_of, make_fabric, member, peak_memory, settle
 from fusionbench.errors import PluginError, TrainingError
 from fusionbench.features import Features
 from fusionbench.fits import Fit, Job
 from fusionbench.imaging.volumes import Volumes
+from fusionbench.numerics import deterministic, seeded, threads
 from fusionbench.predictions import Predictions
 from fusionbench.ranks import ALONE, Ranks, together
 from fusionbench.registry import Registry
@@ -247,7 +248,8 @@ def train_epoch(
         seed = ranks.seed(derive_seed(fit.base_seed, "step", stage.name, epoch, step))
         with seeded(seed), fabric.autocast(), batches.watch("forward"):
             loss = stage.loss(model, batch, epoch / max(1, epochs))
-        of_all, subjects = ranks.total(loss.item(), len(batch.ids), fabric.device)
+        with batches.watch("wait"):
+            of_all, subjects = ranks.total(loss.item(), len(batch.ids), fabric.device)
         if not math.isfinite(of_all):
             raise TrainingError(
                 f"the loss became {of_all} in stage {stage.name}, epoch {epoch + 1}: "
@@ -256,10 +258,12 @@ def train_epoch(
         with batches.watch("backward"):
             optimizer.zero_grad()
             fabric.backward(loss * (len(batch.ids) / subjects))
-            ranks.sum_gradients(trained)
+            with batches.watch("wait"):
+                ranks.sum_gradients(trained)
             optimizer.step()
         total, count = total + of_all, count + subjects
-    ranks.average_statistics(model)
+    with batches.watch("wait"):
+        ranks.average_statistics(model)
     return total / count
 
 
@@ -305,47 +309,6 @@ def set_modes(model: nn.Module, trains: Sequence[str]) -> None:
         module.training = is_trained(name, trains)
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw random numbers from this seed inside, and leave the streams outside as they were.
-
-    What torch.random.fork_rng does, for the devices in use only: it costs a millisecond per step otherwise.
-    """
-    cuda: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    before, on_cuda = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
-    torch.default_generator.manual_seed(seed)
-    if cuda:
-        torch.cuda.manual_seed_all(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
-        if cuda:
-            torch.cuda.set_rng_state_all(on_cuda)
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Compute with that many threads inside: a result depends on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Use deterministic kernels inside, where there are any."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
 def _train_and_predict(
     fit: Fit, place: Workplace, report: Report, watch: Watch, ranks: Ranks
 ) -> tuple[FusionStrategy, list[dict[str, Any]], Predictions, float] | None:
@@ -355,7 +318,7 @@ def _train_and_predict(
     """
     fabric = make_fabric(place.device_of(fit, ranks), fit.recipe["precision"])
     model = build_strategy(fit, place.registry).to(fabric.device)
-    tables, given = features_of(fit, place), _out_of_fold(fit, place.store)
+    tables, given = features_of(fit, place), out_of_fold(fit, place.store)
     batches = Batches(fit, place.volumes, fabric.device, tables, given, watch, ranks)
     resumed = place.store.checkpoint(fit.key).load()
     try:
@@ -376,55 +339,6 @@ def _train_and_predict(
             f"out of memory at {peak:.1f} GiB: try --set recipe.batch_size={max(1, fit.recipe['batch_size'] // 2)}, "
             f"--precision bf16, or a smaller --set preprocessing.resize"
         ) from None
-
-
-def begin(model: FusionStrategy, fit: Fit, batches: Batches, store: Store) -> None:
-    """Let a fresh model learn what is learned without gradients, from the training part alone."""
-    with seeded(derive_seed(fit.base_seed, "begin")), torch.no_grad():
-        for backbone in model.modules():
-            if isinstance(backbone, Backbone) and backbone.needs_statistics:
-                _fit_statistics(backbone, lambda: batches.in_order(fit.learners))
-        weights = {parent.role: store.weights(parent.keys[0]) for parent in fit.parents if parent.use == "weights"}
-        model.begin(Context(weights, lambda: batches.in_order(fit.learners, given=True)))
-
-
-def _fit_statistics(backbone: Backbone, training: Callable[[], Iterator[Batch]]) -> None:
-    """From those who have its modality; of several stacked ones, what a subject lacks counts as the others' mean.
-
-    Not at all if nobody has any.
-    """
-    names = backbone.modalities
-    if len(names) == 1:
-        parts = [batch.inputs[names[0]][batch.present[names[0]]] for batch in training()]
-    else:
-        typical = {name: _mean_of(name, training()) for name in names}
-        parts = [torch.cat([_filled(batch, name, typical[name]) for name in names], 1) for batch in training()]
-    if any(len(part) for part in parts):
-        backbone.fit_statistics(part for part in parts if len(part))
-
-
-def _mean_of(modality: str, training: Iterator[Batch]) -> Tensor | float:
-    """(C, D, H, W) over those who have the modality; 0 if nobody has it."""
-    total: Tensor | float = 0.0
-    count = 0
-    for batch in training:
-        rows = batch.inputs[modality][batch.present[modality]]
-        total, count = total + rows.double().sum(0), count + len(rows)
-    return total / count if count else 0.0
-
-
-def _filled(batch: Batch, modality: str, typical: Tensor | float) -> Tensor:
-    """(B, C, D, H, W) with something typical where the modality is missing."""
-    x, here = batch.inputs[modality], batch.present[modality][:, None, None, None, None]
-    return torch.where(here, x, torch.as_tensor(typical).to(x))
-
-
-def _out_of_fold(fit: Fit, store: Store) -> dict[str, Predictions]:
-    return {
-        parent.role: Predictions.joined((store.predictions(key, fit.classes) for key in parent.keys), fit.classes)
-        for parent in fit.parents
-        if parent.use == "out-of-fold"
-    }
 
 
 def _stages(model: FusionStrategy, fit: Fit) -> tuple[Stage, ...]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fusionbench.atomic import abandoned
-from fusionbench.errors import StoreError, UsageError
+from fusionbench.errors import UsageError
 from fusionbench.runs import read_facts
-from fusionbench.store import FILES, Store
+from fusionbench.store import DOOR, FILES, MARK, Store, held
 
 CACHES = ("volumes", "features")
 """Folders of what is made again when it is needed."""
@@ -32,26 +31,17 @@ def waste(store: Store, keep: Sequence[Path] = ()) -> tuple[Waste, ...]:
     """What can go: what the dead left half written, damaged fits, checkpoints and locks of finished ones.
 
     With run folders to `keep` also every fit, finished or not, that none of them refers to. Raises UsageError for a
-    folder that holds no finished run, and StoreError where that would hit a run at work.
+    folder that holds no finished run or one of another store, and StoreError where that would hit a run at work.
     """
-    if not (store.root / "fits").is_dir():
-        raise UsageError(f"there is no store at {store.root}: name one with --store")
-    kept = {key for folder in keep for key in read_facts(folder)["fits"]}  # parents and those that rank among them
-    if keep and (busy := [lock.stem for lock in _locks(store) if _held(lock)]):
-        raise StoreError(f"a run is at work on fit {busy[0]}: wait until it is done, or leave out --keep")
-    return tuple(_found(store, kept if keep else None))
+    with _alone(store, keep):
+        return tuple(_found(store, keep))
 
 
-def remove(found: Iterable[Waste]) -> int:
-    """Remove it; the bytes that are free now."""
-    freed = 0
-    for one in found:
-        if one.path.is_dir():
-            shutil.rmtree(one.path, ignore_errors=True)
-        else:
-            one.path.unlink(missing_ok=True)
-        freed += one.size * (not one.path.exists())
-    return freed
+def collect(store: Store, keep: Sequence[Path] = ()) -> tuple[tuple[Waste, ...], int]:
+    """Remove that waste, no run beginning meanwhile: what it was, and the bytes that are free now."""
+    with _alone(store, keep):
+        found = tuple(_found(store, keep))
+        return found, sum(map(_remove, found))
 
 
 def cached(store: Store) -> int:
@@ -59,8 +49,42 @@ def cached(store: Store) -> int:
     return sum(_size(store.root / name) for name in CACHES)
 
 
-def _found(store: Store, kept: set[str] | None) -> Iterator[Waste]:
-    """The waste; with `kept` also the fits that are not in it."""
+@contextmanager
+def _alone(store: Store, keep: Sequence[Path]) -> Iterator[None]:
+    """No run begins; with runs to `keep` none is at work, either."""
+    if not (store.root / "fits").is_dir():
+        raise UsageError(f"there is no store at {store.root}: name one with --store")
+    (store.root / "working").mkdir(exist_ok=True)
+    with store.alone(at_rest=bool(keep)):
+        yield
+
+
+def _kept(store: Store, keep: Sequence[Path]) -> set[str]:
+    """The keys of the fits that these runs stand on, parents and those that rank among them."""
+    kept: set[str] = set()
+    for folder in keep:
+        keys = set(read_facts(folder)["fits"])
+        if missing := sum(not store.folder(key).is_dir() for key in keys):
+            raise UsageError(
+                f"{missing} of the {len(keys)} fits of {folder} are not in the store {store.root}: "
+                "name the run's own with --store, or run it again"
+            )
+        kept |= keys
+    return kept
+
+
+def _remove(one: Waste) -> int:
+    """Remove it; the bytes that are free now."""
+    if one.path.is_dir():
+        shutil.rmtree(one.path, ignore_errors=True)
+    else:
+        one.path.unlink(missing_ok=True)
+    return one.size * (not one.path.exists())
+
+
+def _found(store: Store, keep: Sequence[Path]) -> Iterator[Waste]:
+    """The waste; with runs to `keep` also the fits that are not theirs."""
+    kept = _kept(store, keep) if keep else None
     for folder in (*store.root.glob("fits/??"), *store.root.glob("working/*/"), *map(store.root.joinpath, CACHES)):
         yield from (_waste("half-written by the dead", partial) for partial in abandoned(folder))
     finished = set()
@@ -71,10 +95,18 @@ def _found(store: Store, kept: set[str] | None) -> Iterator[Waste]:
             yield _waste("fits of no kept run", folder)
         else:
             finished.add(folder.name)
+    yield from _leftovers(store, finished, only=kept is not None)
+
+
+def _leftovers(store: Store, finished: set[str], *, only: bool) -> Iterator[Waste]:
+    """Checkpoints and locks of these fits, or of all if there are to be `only` these, and marks of runs that died."""
     for place in _visible(store.root / "working", "*"):
-        if place.stem in finished:
+        if place.name.startswith(MARK):
+            if not held(place):
+                yield _waste("half-written by the dead", place)
+        elif place.stem in finished:
             yield _waste("checkpoints and locks of finished fits", place)
-        elif kept is not None:
+        elif only and place.name != DOOR:
             yield _waste("checkpoints and locks of no kept run", place)
 
 
@@ -90,16 +122,3 @@ def _waste(why: str, path: Path) -> Waste:
 def _size(path: Path) -> int:
     files = [path] if path.is_file() else path.rglob("*")
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _locks(store: Store) -> Iterable[Path]:
-    return sorted((store.root / "working").glob("*.lock"))
-
-
-def _held(lock: Path) -> bool:
-    """Whether a living process has the lock."""
-    try:
-        with FileLock(lock, timeout=0, mode=0o666):
-            return False
-    except Timeout:
-        return True

@@ -123,7 +123,8 @@ def _method(method: str, folds: int) -> dict[str, Any]:
     return {
         "experiment": f"e-{method}", "fusion": "unimodal" if alone else method,
         "modalities": [method] if alone else [FIRST, SECOND], "attention": "none", "backbones": ["mlp"],
-        "altered": [], "ranking": "", "ranked_by": "nested: mean roc_auc on inner folds of the training part",
+        "altered": [], "setup": {"strategy": "s" * 16, "shared": "t" * 16},
+        "ranking": "", "ranked_by": "nested: mean roc_auc on inner folds of the training part",
         "saw_test_folds": False, "outlines": "none", "remarks": {}, "failed": "",
         "fits": [f"{method}-{fold}" for fold in range(folds)],
     }  # fmt: skip

@@ -30,10 +30,11 @@ from fusionbench import (
     plan,
     run,
 )
+from fusionbench.numerics import seeded
 from fusionbench.testing.plugin import contract_test
 from fusionbench.testing.requirements import moved, state_of
 from fusionbench.testing.toys import Toy
-from fusionbench.training import is_trained, seeded, set_modes
+from fusionbench.training import is_trained, set_modes
 from fusionbench_plugins.fusion.agg import Agg, Grader
 from fusionbench_plugins.fusion.agg.region import (
     central_box,

@@ -40,7 +40,8 @@ def test_the_main_job_on_tables(tables: Path, tmp_path: Path) -> None:
         in done.stdout
     )
     assert "without sharing it would be 32; 0 are in the store" in done.stdout
-    assert re.search(r"came first: \w+ \d of 2 \(mean rank", done.stdout)
+    assert re.search(r"^[abc] +\d of 2 +\d\.\d\d( +\d\.\d\d){3}$", done.stdout, re.MULTILINE)
+    assert re.search(r"Kendall's W \d\.\d\d over 2 orders", done.stdout)
     table = done.stdout[done.stdout.index("Leaderboard") :]
     for method in ("a", "b", "c", "logistic", "ensemble", "guidance"):
         assert re.search(rf"^{method} +\d\.\d{{3}} ± \d\.\d{{3}}", table, re.MULTILINE)
@@ -201,3 +202,21 @@ def test_ids_are_strangers_text_and_no_markup(tmp_path: Path) -> None:
     with terminal.capture() as captured:
         say("[/red] sub-[/01] [bold]x", terminal)
     assert captured.get() == "[/red] sub-[/01] [bold]x\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["a=x.csv", "b=x.csv", "a=y.csv"], "--import a=FILE.csv is given twice: give each file a NAME of its own"),
+        (["x.csv"], "--import 'x.csv': write it as NAME=FILE.csv"),
+        (["=x.csv"], "--import '=x.csv': write it as NAME=FILE.csv"),
+    ],
+)
+def test_an_import_needs_a_name_of_its_own(given: list[str], says: str) -> None:
+    from fusionbench.errors import UsageError
+    from fusionbench_cli.asked import imported
+
+    assert imported(["a=x.csv", "b=x=y.csv"]) == {"a": Path("x.csv"), "b": Path("x=y.csv")}
+    with pytest.raises(UsageError) as refused:
+        imported(given)
+    assert str(refused.value) == says

@@ -30,7 +30,8 @@ from fusionbench import (
 )
 from fusionbench.components import presence
 from fusionbench.fits import Fit
-from fusionbench.training import _optimizer, is_trained, seeded, set_modes
+from fusionbench.numerics import seeded
+from fusionbench.training import _optimizer, is_trained, set_modes
 from fusionbench_plugins.attention.dual import DualAttention
 from fusionbench_plugins.backbones.mlp import Mlp
 from fusionbench_plugins.backbones.resnet import R3d18, Rmc

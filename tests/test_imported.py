@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import comparison, table_cohort
+from made_runs import made_run, write_made
 
 from fusionbench import Leaderboard, Run, Store, open_study, run
 from fusionbench.errors import UsageError
 from fusionbench.imported import with_imported
+from fusionbench.rows import REUSED
 
 Rows = list[tuple[object, ...]]
 
@@ -51,6 +54,42 @@ def test_one_probability_of_two_classes_is_enough_and_stands_for_every_repeat(do
     board = {row.method: row for row in Leaderboard.of(with_imported(done, "theirs", file)).rows}
     assert board["theirs"].scores["roc_auc"] == (1.0,) * 4
     assert board["theirs"].scores["brier"] == pytest.approx([(24 * 0.04 + 12 * 0.01) / 36] * 4, abs=0.01)
+
+
+def test_a_prediction_that_stands_in_several_repeats_is_marked_wherever_the_table_is(done: Run, tmp_path: Path) -> None:
+    once = {row[0]: row for row in copied(done, places=False)}
+    file = write(tmp_path / "once.csv", "subject,p_HGG,p_LGG", list(once.values()))
+    own = write(tmp_path / "own.csv", "repeat,fold,subject,p_HGG,p_LGG", copied(done))
+    by_fold = write(
+        tmp_path / "by_fold.csv", "fold,subject,p_HGG,p_LGG", [(n, *r) for r in once.values() for n in (0, 1)]
+    )
+    run = with_imported(with_imported(with_imported(done, "once", file), "own", own), "by fold", by_fold)
+    board = Leaderboard.of(run)
+    marked = [row.method for row in board.rows if REUSED in row.marks]
+    assert sorted(marked) == ["by fold", "once"]
+    assert f"once: {REUSED}" in board.notes()
+    assert all(REUSED in text for text in (board.to_csv(), board.to_json()))
+
+
+def test_one_prediction_is_enough_for_one_repeat(done: Run, tmp_path: Path) -> None:
+    first = replace(done, results=tuple(result for result in done.results if result.repeat == 0))
+    rows = copied(first, places=False)
+    board = Leaderboard.of(with_imported(first, "once", write(tmp_path / "x.csv", "subject,p_HGG,p_LGG", rows)))
+    assert not any(REUSED in row.marks for row in board.rows)
+
+
+def test_the_same_predictions_under_two_names_are_two_rows(done: Run, tmp_path: Path) -> None:
+    file = write(tmp_path / "theirs.csv", "repeat,fold,subject,p_HGG,p_LGG", copied(done))
+    both = Leaderboard.of(with_imported(with_imported(done, "theirs", file), "the same", file))
+    assert sorted(row.method for row in both.rows) == ["logistic", "the same", "theirs"]
+
+
+def test_a_name_that_any_run_has_is_refused(tmp_path: Path) -> None:
+    folders = [write_made(made_run(repeats=1, methods={name: 1.0}), tmp_path / name) for name in ("first", "second")]
+    with pytest.raises(
+        UsageError, match=r"^x\.csv: second has a method 'second' already; import it under another name$"
+    ):
+        Leaderboard.read(*folders, imported={"second": tmp_path / "x.csv"})
 
 
 @pytest.mark.parametrize(

@@ -132,3 +132,10 @@ def test_a_class_that_the_training_part_lacks_is_never_taken_for_another(present
     reference.fit(table(training), labels.numpy())
     found = probabilities(fitted(training, labels, 3), training)[:, list(present)]
     np.testing.assert_allclose(found, reference.predict_proba(table(training)), atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_its_parameters_are_the_coefficients_and_intercepts_of_scikit_learn(classes: int) -> None:
+    inputs, labels = draw(60, classes)
+    theirs = LogisticRegression(max_iter=5000).fit(StandardScaler().fit_transform(table(inputs)), labels.numpy())
+    assert fitted(inputs, labels, classes).parameter_count == theirs.coef_.size + theirs.intercept_.size

@@ -30,9 +30,9 @@ from fusionbench import (
     run,
 )
 from fusionbench.metrics import metric
+from fusionbench.numerics import seeded
 from fusionbench.runs import Run
 from fusionbench.testing.plugin import contract_test
-from fusionbench.training import seeded
 from fusionbench_plugins.attention.none import NoAttention
 from fusionbench_plugins.backbones.mlp import Mlp
 from fusionbench_plugins.fusion.mmdvae import (

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -20,7 +19,6 @@ from typer.testing import CliRunner
 
 from fusionbench.errors import UsageError
 from fusionbench.report import Sources, document, model_card, to_csv, to_html, to_json, to_latex, to_markdown
-from fusionbench.report.latex import escaped
 from fusionbench_cli.app import app
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'{{7*7}}"
@@ -156,33 +154,6 @@ def test_markdown_escapes(tmp_path: Path) -> None:
     assert "<img" not in text
     assert "&lt;img src=x" in text
     assert model_card(hostile(tmp_path / "other")).count("<img") == 0
-
-
-def test_latex_escapes_and_marks_the_best_and_who_is_tied(tmp_path: Path) -> None:
-    sources = made_sources(tmp_path)
-    text = to_latex(sources, document(sources))
-    assert r"\toprule" in text
-    assert re.search(r"^guidance & 1--2 & \\textbf\{", text, re.MULTILINE)
-    assert re.search(r"^ensemble & 1--2 & \\underline\{", text, re.MULTILINE)
-    assert re.search(r"^t1ce & 3 & \d", text, re.MULTILINE)
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") >= 4
-    assert escaped("a_b & 5% {x} \\ $1 ~^#") == (
-        r"a\_b \& 5\% \{x\} \textbackslash{} \$1 \textasciitilde{}\textasciicircum{}\#"
-    )
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
-def test_latex_compiles(tmp_path: Path) -> None:
-    sources = hostile(tmp_path)
-    packages = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs,textcomp}"
-    tables = to_latex(sources, document(sources))
-    (tmp_path / "t.tex").write_text(f"{packages}\\begin{{document}}\n{tables}\\end{{document}}")
-    subprocess.run(["pdflatex", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)
-
-
-def test_with_too_few_folds_nobody_is_marked_as_tied(tmp_path: Path) -> None:
-    sources = made_sources(tmp_path, repeats=1)
-    assert r"\underline" not in to_latex(sources, document(sources))
 
 
 def test_a_spreadsheet_calculates_nothing(tmp_path: Path) -> None:

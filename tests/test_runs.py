@@ -48,8 +48,8 @@ def test_the_files_have_the_documented_columns(folder: Path) -> None:
     columns = list(rows(folder / "leaderboard.csv")[0])
     assert columns[:4] == ["method", "experiment", "marks", "failed"]
     assert columns[4:7] == ["rank_low", "rank_high", "tied_with"]
-    assert columns[7:19] == [f"{metric}_{end}" for metric in KNOWN for end in ("low", "high")]
-    assert columns[19:] == [f"{metric}_{part}" for metric in METRICS for part in ("mean", "std")]
+    assert columns[7:23] == [f"{metric}_{end}" for metric in KNOWN for end in ("low", "high")]
+    assert columns[23:] == [f"{metric}_{part}" for metric in METRICS for part in ("mean", "std")]
 
 
 def test_every_method_predicts_every_subject_once_on_the_fold_that_tests_it(folder: Path) -> None:
@@ -102,6 +102,8 @@ def test_another_fusion_extends_the_run(folder: Path, cohort: Cohort, tmp_path: 
     more = open_study(comparison(fusion=["logistic"], baselines=[]), cohort=cohort)
     make(more, folder, tmp_path / "store")
     assert {r["method"] for r in rows(folder / "leaderboard.csv")} == {*before, "logistic"}
+    fits = [fit for fit in read_run(folder).facts["fits"].values() if fit["fusion"] == "logistic"]
+    assert [fit["parameters"] for fit in fits] == [13, 13]  # a coefficient for each of 3 x 4 features, an intercept
 
 
 def test_another_experiment_is_refused_with_the_difference(folder: Path, cohort: Cohort) -> None:

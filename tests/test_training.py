@@ -32,13 +32,13 @@ from fusionbench.devices import forget_peak, peak_memory, resolve_device, resolv
 from fusionbench.errors import PluginError, TrainingError, UsageError
 from fusionbench.fits import Job
 from fusionbench.imaging.volumes import Volumes
+from fusionbench.numerics import seeded
 from fusionbench.registry import Registry
 from fusionbench.training import (
     Progress,
     Workplace,
     build_strategy,
     execute,
-    seeded,
     set_modes,
 )
 

@@ -6,21 +6,29 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import comparison
 
-from fusionbench import Cohort, Leaderboard, Run, Store, Study, open_study, plan, run
+from fusionbench import Cohort, Leaderboard, Run, Store, Study, engine, open_study, plan, run
 from fusionbench.atomic import _host
-from fusionbench.engine import Outcome
+from fusionbench.engine import Outcome, prepare
 from fusionbench.errors import StoreError, UsageError
+from fusionbench.imaging.volumes import Volumes
 from fusionbench.runs import begin_run, write_run
 from fusionbench.store import FILES
-from fusionbench.upkeep import Waste, cached, remove, waste
+from fusionbench.upkeep import Waste, cached, collect, waste
 
 PROGRAM = Path(sys.executable).with_name("fusionbench")
+KILLED = """
+import os, pathlib, sys, fusionbench
+with fusionbench.Store(pathlib.Path(sys.argv[1])).marked():
+    os._exit(9)
+"""
 
 
 @pytest.fixture
@@ -50,16 +58,15 @@ def written(outcome: Outcome, folder: Path) -> Path:
 
 def test_a_store_after_a_run_holds_no_waste_but_locks(outcome: Outcome, store: Store) -> None:
     before = fits(store)
-    found = waste(store)
+    found, _ = collect(store)
     assert reasons(found) == {"checkpoints and locks of finished fits": len(before)}
     assert {one.path.suffix for one in found} == {".lock"}
-    remove(found)
     assert waste(store) == ()
     assert fits(store) == before == outcome.records.keys()
 
 
 def test_what_the_dead_left_goes_and_what_the_living_write_stays(outcome: Outcome, store: Store) -> None:
-    remove(waste(store))
+    collect(store)
     done = next(iter(outcome.records))
     dead, alive = (f".x~{_host()}~{pid}~0123abcd.partial" for pid in (2**22 + 1, os.getpid()))
     (store.root / "volumes").mkdir()
@@ -73,7 +80,7 @@ def test_what_the_dead_left_goes_and_what_the_living_write_stays(outcome: Outcom
     assert reasons(found) == {"half-written by the dead": 2, "checkpoints and locks of finished fits": 1}
     size = store.checkpoint(done).newest.stat().st_size
     assert sum(one.size for one in found) == 8 + 4 + size
-    assert remove(found) == 8 + 4 + size
+    assert collect(store) == (found, 8 + 4 + size)
     assert not store.checkpoint(done).newest.exists()
     assert store.checkpoint("0" * 32).load() == {"epoch": 3}
     assert (store.folder(done).parent / alive / "weights.safetensors").exists()
@@ -85,7 +92,7 @@ def test_a_damaged_fit_goes(outcome: Outcome, store: Store, name: str) -> None:
     key = min(outcome.records)
     (store.folder(key) / name).unlink()
     assert reasons(waste(store))["damaged fits"] == 1
-    remove(waste(store))
+    collect(store)
     assert fits(store) == outcome.records.keys() - {key}
 
 
@@ -100,9 +107,8 @@ def test_a_run_to_keep_keeps_all_it_stands_on_and_nothing_else(
     mine = {job.key for job in plan(other).jobs}
     assert mine
     assert not any(one.path.name in mine for one in waste(store))
-    found = waste(store, [folder])
+    found, _ = collect(store, [folder])
     assert {one.path.name for one in found if one.why == "fits of no kept run"} == mine
-    remove(found)
     assert fits(store) == outcome.records.keys()
     assert store.checkpoint("0" * 32).load() is None
     again = run(outcome.study, store)
@@ -110,11 +116,73 @@ def test_a_run_to_keep_keeps_all_it_stands_on_and_nothing_else(
     assert Leaderboard.of(Run.of(again)).to_csv() == table
 
 
-def test_nothing_is_taken_from_under_a_run_at_work(outcome: Outcome, store: Store, tmp_path: Path) -> None:
+def test_a_run_of_another_store_keeps_nothing_here(outcome: Outcome, store: Store, tmp_path: Path) -> None:
     folder = written(outcome, tmp_path / "kept")
-    with store.lock("f" * 32), pytest.raises(StoreError, match=f"a run is at work on fit {'f' * 32}"):
+    other = Store(tmp_path / "other").open()
+    key = min(outcome.records)
+    with pytest.raises(UsageError, match=r"6 of the 6 fits of .*kept are not in the store .*other: .* --store"):
+        collect(other, [folder])
+    shutil.copytree(store.folder(key), other.folder(key))
+    with pytest.raises(UsageError, match=r"^5 of the 6 fits"):
+        collect(other, [folder])
+    assert fits(other) == {key}
+
+
+def test_nothing_is_taken_from_under_a_run_at_work(
+    outcome: Outcome, store: Store, cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it reads, plans and is between fits, too; a lock on a fit alone says as much."""
+    folder = written(outcome, tmp_path / "kept")
+    refused: list[str] = []
+
+    def gc(event: object) -> None:
+        with pytest.raises(StoreError, match="a run is at work in "):
+            collect(store, [folder])
+        collect(store)
+        refused.append(type(event).__name__)
+
+    def reading(*asked: Any) -> Volumes:
+        gc("reading")
+        return prepare(*asked)
+
+    monkeypatch.setattr(engine, "prepare", reading)
+    other = open_study(comparison(fusion=["pixel"], baselines=[], modalities=["a", "b"]), cohort=cohort)
+    run(other, store, listener=gc)
+    assert {*refused} == {"str", "Planned", "Progress", "Finished"}
+    with store.lock("f" * 32), pytest.raises(StoreError, match="a run is at work in "):
         waste(store, [folder])
     assert waste(store, [folder])
+
+
+def test_no_run_begins_while_waste_is_removed(outcome: Outcome, store: Store) -> None:
+    began = threading.Event()
+
+    def begin() -> None:
+        with store.marked():
+            began.set()
+
+    with store.alone(at_rest=True):
+        beginning = threading.Thread(target=begin)
+        beginning.start()
+        assert not began.wait(0.3)
+    beginning.join(10)
+    assert began.is_set()
+
+
+def test_the_mark_of_a_run_that_was_killed_goes_and_stops_nobody(
+    outcome: Outcome, store: Store, tmp_path: Path
+) -> None:
+    folder = written(outcome, tmp_path / "kept")
+    code = (
+        "import os, sys, fusionbench, pathlib\nwith fusionbench.Store(pathlib.Path(sys.argv[1])).marked(): os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, store.root], check=False)
+    (mark,) = store.root.glob("working/mark-*")
+    with store.marked() as alive:
+        assert [one.path for one in waste(store) if one.why == "half-written by the dead"] == [mark]
+    collect(store, [folder])
+    assert not mark.exists()
+    assert not (store.root / "working" / alive).exists()
 
 
 def test_a_folder_that_is_no_run_or_no_store_is_refused(outcome: Outcome, store: Store, tmp_path: Path) -> None:
@@ -129,7 +197,7 @@ def test_caches_are_counted_and_left(outcome: Outcome, store: Store) -> None:
     (store.root / "volumes").mkdir()
     (store.root / "volumes" / "a.npy").write_bytes(b"12345")
     assert cached(store) == 5
-    remove(waste(store))
+    collect(store)
     assert cached(store) == 5
 
 
@@ -145,4 +213,7 @@ def test_the_command_says_what_it_would_do_and_does_it(outcome: Outcome, store: 
     assert "damaged fits: 1, " in gc("--dry-run")
     assert "can go." in gc("--dry-run")
     assert "freed." in gc()
-    assert gc().startswith("0 B freed.")
+    assert gc() == "0 B freed.\n"
+    (store.root / "volumes").mkdir(exist_ok=True)
+    (store.root / "volumes" / "a.npy").write_bytes(b"12345")
+    assert "Caches of volumes and features hold 5 B" in gc()

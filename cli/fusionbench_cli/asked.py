@@ -228,4 +228,7 @@ def imported(texts: list[str]) -> dict[str, Path]:
     for text, (name, file) in zip(texts, pairs, strict=True):
         if not name or not file:
             raise UsageError(f"--import {text!r}: write it as NAME=FILE.csv")
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"--import {twice[0]}=FILE.csv is given twice: give each file a NAME of its own")
     return {name: Path(file) for name, file in pairs}

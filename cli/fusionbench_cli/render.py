@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from fusionbench.experiment import Comparison
     from fusionbench.leaderboard import Leaderboard
     from fusionbench.registry import Component, Plugin, Registry
+    from fusionbench.report.ranking import Ranking
     from fusionbench.study import Study
     from fusionbench.subsets import Subsets
     from fusionbench.testing.checks import Verdict
 
 NARROW = 100
 """Columns that a table may take where the width of the output is not known."""
+MANY_ORDERS = 7
+"""From here on, orders of modalities are summed up and not shown for each fold."""
 MANY_IMAGES = 1000
 """From here on, reading them takes long enough to be announced."""
 SECONDS_BETWEEN_LINES = 15.0
@@ -174,21 +177,21 @@ def progress_bar(to: Console) -> Bar:
 
 def leaderboard(board: Leaderboard) -> None:
     """The ranking of the modalities and the table of methods."""
-    columns = board.narrow_columns()
-    _ranking(board)
+    columns = board.narrow_columns(console().width)
+    _rankings(board)
     rows = [[row.method, *board.ranked(row), *board.cells(row, columns)] for row in board.rows]
     names = (column.partition(" ")[0] for column in columns)  # `published` says it: it stands beside ours
     header = ["method", *board.ranked(), *names]
-    print_table("Leaderboard", header, rows, right=range(1, len(header)))
+    print_table("Leaderboard", header, rows, right=range(1, len(header)), wraps=0)
     for note in board.notes():
-        say(textwrap.fill(note, console().width, initial_indent="  ", subsequent_indent="    ", break_long_words=False))
+        _note(note)
 
 
 def subsets(found: Subsets) -> None:
     """How methods do on the subjects that have the same modalities."""
     header = found.header()
     scores = range(header.index("subjects") + 1, len(header))
-    print_table("By what subjects have", header, list(found.rows()), right=scores)
+    print_table("By what subjects have", header, list(found.rows()), right=scores, wraps=header.index("method"))
     for note in found.notes():
         say(f"  {note}")
 
@@ -302,19 +305,40 @@ def say(text: str, to: Console | None = None) -> None:
     (to or console()).print(Text(text), soft_wrap=True)
 
 
-def _ranking(board: Leaderboard) -> None:
-    orders = board.orders()
-    if not orders:
-        return
+def _note(text: str) -> None:
+    say(textwrap.fill(text, console().width, initial_indent="  ", subsequent_indent="    ", break_long_words=False))
+
+
+def _rankings(board: Leaderboard) -> None:
+    """How modalities were ordered, and how certain that is, for each set of modalities that was ranked."""
+    from fusionbench.report.ranking import rankings
+
+    for ranking in rankings(board):
+        say(f"Modality ranking, {board.ranked_by}")
+        if len(ranking.orders) < MANY_ORDERS:
+            rows = [
+                [str(repeat), str(fold), " > ".join(f"{line.modality} {line.score:.3f}" for line in lines)]
+                for repeat, fold, lines in ranking.orders
+            ]
+            print_table("", ["repeat", "fold", "order"], rows)
+        _places(ranking)
+
+
+def _places(ranking: Ranking) -> None:
+    """How often each modality came first, its mean rank, how likely each place is, and how far the orders agree."""
+    from fusionbench.report.ranking import agreed
+
+    found, drawn = ranking.agreement, ranking.probability
+    header = ["modality", "came first", "mean rank", *(f"P({n})" for n in range(1, 1 + len(found.first)) if drawn)]
     rows = [
-        [str(repeat), str(fold), " > ".join(f"{line.modality} {line.score:.3f}" for line in lines)]
-        for repeat, fold, lines in orders
+        [name, f"{found.first[name]} of {found.orders}", f"{mean:.2f}", *(f"{p:.2f}" for p in drawn.get(name, ()))]
+        for name, mean in found.mean_rank.items()
     ]
-    print_table(f"Modality ranking, {board.ranked_by}", ["repeat", "fold", "order"], rows)
-    first = ", ".join(
-        f"{name} {times} of {len(orders)} (mean rank {rank:.2f})" for name, times, rank in board.first_places()
-    )
-    say(f"  came first: {first}\n")
+    print_table("", header, rows, right=range(1, len(header)), wraps=0)
+    if drawn:
+        _note("P(n): how likely place n is if patients are drawn again; models are not fitted again: less sure")
+    _note(agreed(found))
+    say("")
 
 
 def _list(header: list[str], rows: list[list[Any]], *, as_json: bool) -> None:
@@ -324,12 +348,14 @@ def _list(header: list[str], rows: list[list[Any]], *, as_json: bool) -> None:
         print_table("", header, [[str(cell) for cell in row] for row in rows])
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> None:
-    """A table under a title; the last column takes what is left of the line."""
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = (), wraps: int = -1
+) -> None:
+    """A table under a title; the column that `wraps`, the last by default, takes what is left of the line."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, name in enumerate(header):
-        last = index == len(header) - 1
-        table.add_column(name, justify="right" if index in right else "left", no_wrap=not last, overflow="fold")
+        whole = index != wraps % len(header)
+        table.add_column(name, justify="right" if index in right else "left", no_wrap=whole, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     if title:

@@ -36,4 +36,5 @@ def waste(found: Sequence[Waste], freed: int | None, cached: int) -> None:
     for why, sizes in by_reason.items():
         say(f"{why}: {len(sizes)}, {sized(sum(sizes))}")
     say(f"{sized(sum(one.size for one in found))} can go." if freed is None else f"{sized(freed)} freed.")
-    say(f"Caches of volumes and features hold {sized(cached)}; delete them at will, they are made again when needed.")
+    if cached:
+        say(f"Caches of volumes and features hold {sized(cached)}: delete them at will, they are made again.")

@@ -41,5 +41,5 @@ def gc(
     from fusionbench_cli import render_needs
 
     place = fusionbench.Store(store or (home or fusionbench.data_home()) / "store")
-    found = upkeep.waste(place, keep or ())
-    render_needs.waste(found, None if dry_run else upkeep.remove(found), upkeep.cached(place))
+    found, freed = (upkeep.waste(place, keep or ()), None) if dry_run else upkeep.collect(place, keep or ())
+    render_needs.waste(found, freed, upkeep.cached(place))

@@ -104,6 +104,7 @@ def nearest_mean(sizes: Sizes, mean: float) -> float:
     return min(means, key=lambda possible: abs(possible - mean))
 
 
+@lru_cache(maxsize=16)
 def deviations(sizes: Sizes, mean: Span) -> Numbers | None:
     """The sample deviations of all counts in such folds with a mean in the span; None if they are too many."""
     if sum(sizes) > SUBJECTS_UP_TO:

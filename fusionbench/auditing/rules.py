@@ -1,13 +1,12 @@
-"""The rules of an audit: what printed scores cannot be, and what is not what it is called.
+"""The rules of a row alone: what its printed scores cannot be.
 
 A printed number stands for anything within one unit of its last digit (`Number.span`). What a rule calls impossible is
-impossible for all of these. Only `auc-is-balanced-accuracy` finds what may be chance, and so is stricter.
+impossible for all of these.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fusionbench.auditing.foldcounts import (
@@ -21,20 +20,13 @@ from fusionbench.auditing.foldcounts import (
     largest_deviation,
     nearest_mean,
     possible_mean,
-    possible_row,
     told,
 )
-from fusionbench.auditing.scoretables import PROGRAM_FROM, Number, Printed, PrintedRow
+from fusionbench.auditing.scoretables import Number, Printed, PrintedRow
 
-FINE = 0.0025
-"""Equality within this says something of one row."""
-COARSE = 0.0105
-"""Equality within this, as of two decimals, only if all rows have it."""
-ENOUGH_ROWS = 3
-"""So many rows at least."""
-
-SEARCHED = ("sensitivity", "specificity", "accuracy", "balanced_accuracy")
-"""The metrics that counts of right decisions give together."""
+ACCURACY = ("accuracy", "sensitivity", "specificity")
+BALANCED = ("balanced_accuracy", "sensitivity", "specificity")
+"""What two rules compare."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +38,8 @@ class Finding:
     dataset: str
     table: str
     text: str
+    metrics: tuple[str, ...] = ()
+    """The metrics that it is about, by our names; none: all of them."""
 
 
 def finding(row: PrintedRow, rule: str, text: str, *metrics: str) -> Finding:
@@ -53,7 +47,7 @@ def finding(row: PrintedRow, rule: str, text: str, *metrics: str) -> Finding:
     derived = [name for name in metrics if row.scores[name].derived]
     if derived:
         text += f" (derived in part or whole, not read off: {', '.join(derived)})"
-    return Finding(rule, row.method, row.dataset, row.table, text)
+    return Finding(rule, row.method, row.dataset, row.table, text, metrics)
 
 
 def out_of_range(row: PrintedRow) -> Iterator[Finding]:
@@ -95,7 +89,7 @@ def _smaller_bound(row: PrintedRow, mean: Number, std: Number) -> float | None:
 
 def impossible_counts(row: PrintedRow) -> Iterator[Finding]:
     """Means and deviations that no counts of right decisions in stratified folds give."""
-    for metric, choices in _sizes(row.design).items():
+    for metric, choices in sizes_of(row.design).items():
         score = row.scores.get(metric)
         if score and not any(possible_mean(sizes, score.mean.span) for sizes in choices):
             near = min(
@@ -128,15 +122,14 @@ def _impossible_deviation(
 
 def accuracy_apart(row: PrintedRow) -> Iterator[Finding]:
     """Accuracy that is no mean of sensitivity and specificity, with the weights of the classes where they are known."""
-    if not {"accuracy", "sensitivity", "specificity"} <= row.scores.keys():
+    if not row.scores.keys() >= set(ACCURACY):
         return
-    accuracy, *both = (row.scores[name] for name in ("accuracy", "sensitivity", "specificity"))
+    accuracy, *both = (row.scores[name] for name in ACCURACY)
     ends = sorted(both, key=lambda score: score.mean.value)
     slack = _between_folds(row.design, both) + SLACK
     printed = f"accuracy {accuracy}, sensitivity {both[0]}, specificity {both[1]}"
-    metrics = ("accuracy", "sensitivity", "specificity")
     if _apart(accuracy.mean.span, (ends[0].mean.span[0] - slack, ends[1].mean.span[1] + slack)):
-        yield finding(row, "accuracy-range", f"{printed}: not between the two", *metrics)
+        yield finding(row, "accuracy-range", f"{printed}: not between the two", *ACCURACY)
     elif row.design:
         share = row.design.positives / (row.design.positives + row.design.negatives)
         low, middle, high = (
@@ -144,107 +137,21 @@ def accuracy_apart(row: PrintedRow) -> Iterator[Finding]:
         )
         if _apart(accuracy.mean.span, (low - slack, high + slack)):
             text = f"{printed}: {row.design.positives} positives and {row.design.negatives} negatives give "
-            yield finding(row, "accuracy-weights", f"{text}{_as(accuracy, middle)}", *metrics)
+            yield finding(row, "accuracy-weights", f"{text}{_as(accuracy, middle)}", *ACCURACY)
 
 
 def balanced_apart(row: PrintedRow) -> Iterator[Finding]:
     """Balanced accuracy that is not the mean of sensitivity and specificity."""
-    metrics = ("balanced_accuracy", "sensitivity", "specificity")
-    if not set(metrics) <= row.scores.keys():
+    if not row.scores.keys() >= set(BALANCED):
         return
-    balanced, *both = (row.scores[name] for name in metrics)
+    balanced, *both = (row.scores[name] for name in BALANCED)
     low, middle, high = (sum(ends) / 2 for ends in zip(*(_low_middle_high(score) for score in both), strict=True))
     if _apart(balanced.mean.span, (low - SLACK, high + SLACK)):
         text = f"balanced accuracy {balanced}: sensitivity {both[0]} and specificity {both[1]} give "
-        yield finding(row, "balanced-accuracy", f"{text}{_as(balanced, middle)}", *metrics)
+        yield finding(row, "balanced-accuracy", f"{text}{_as(balanced, middle)}", *BALANCED)
 
 
-def is_balanced(row: PrintedRow) -> tuple[bool, float] | None:
-    """Whether the AUC is balanced accuracy within rounding, and how large that is; None if it cannot be told.
-
-    It cannot where all decisions are right or all the same: there a real AUC is 1 and may be one half.
-    """
-    if not {"auc", "sensitivity", "specificity"} <= row.scores.keys():
-        return None
-    auc, found, kept = (row.scores[name].mean for name in ("auc", "sensitivity", "specificity"))
-    if {found.value, kept.value} <= {0.0, 1.0}:
-        return None
-    rounding = auc.unit / 2 + (found.unit + kept.unit) / 4
-    return abs(auc.value - (found.value + kept.value) / 2) <= rounding + SLACK, rounding
-
-
-def balanced_as_auc(rows: Sequence[PrintedRow]) -> Callable[[PrintedRow], Iterator[Finding]]:
-    """The rule for these rows: an equality of coarse numbers counts only where every row has it."""
-    known = [known for row in rows if (known := is_balanced(row))]
-    coarse_too = len(known) >= ENOUGH_ROWS and all(equal for equal, _ in known)
-
-    def rule(row: PrintedRow) -> Iterator[Finding]:
-        equal, rounding = is_balanced(row) or (False, 0.0)
-        if not equal or rounding > (COARSE if coarse_too else FINE):
-            return
-        auc, found, kept = (row.scores[name] for name in ("auc", "sensitivity", "specificity"))
-        text = f"AUC {auc} is ({found.mean.text} + {kept.mean.text}) / 2 within rounding: "
-        text += "this is balanced accuracy at one threshold"
-        yield finding(row, "auc-is-balanced-accuracy", text, "auc", "sensitivity", "specificity")
-
-    return rule
-
-
-def possible_together(row: PrintedRow) -> bool | None:
-    """Whether some counts give the whole row, an AUC that is balanced accuracy as such; None if that was not tried."""
-    together = _together(row)
-    if not row.design or len(together) < 3 or not {"sensitivity", "specificity"} <= together.keys():
-        return True
-    means = {metric: score.mean.span for metric, score in together.items()}
-    stds = {metric: score.std.span for metric, score in together.items() if score.std and row.folds != 1}
-    return possible_row(row.design, means, stds)
-
-
-def impossible_together(row: PrintedRow, design: Design) -> Finding:
-    """The finding about a row that is not possible together."""
-    together = _together(row)
-    printed = ", ".join(f"{metric} {score}" for metric, score in together.items())
-    positives, negatives = (told(fold_sizes(count, design.folds)) for count in (design.positives, design.negatives))
-    text = f"{printed}: no counts in {positives} positives and {negatives} negatives give all of these"
-    if "balanced_accuracy" in together.keys() - row.scores.keys():
-        text += "; balanced accuracy is what is called AUC"
-    return finding(row, "row-counts", text, *(row.scores.keys() & {*together, "auc"}))
-
-
-def _together(row: PrintedRow) -> dict[str, Printed]:
-    """The numbers that counts of right decisions give together."""
-    equal, rounding = is_balanced(row) or (False, 0.0)
-    as_such = {"balanced_accuracy": row.scores["auc"]} if equal and rounding <= FINE else {}
-    return {metric: score for metric, score in {**as_such, **row.scores}.items() if metric in SEARCHED}
-
-
-def other_digits(rows: Sequence[PrintedRow]) -> Callable[[PrintedRow], Iterator[Finding]]:
-    """The rule for these rows: as many decimals as most numbers of the kind, where the table keeps trailing zeros."""
-    numbers = [(kind, number) for row in rows for kind, number in _numbers(row)]
-    keeps = any(n.decimals > 1 and n.text.endswith("0") for _, n in numbers)
-    by_a_program = any(n.decimals >= PROGRAM_FROM for _, n in numbers)
-    counts = Counter((kind, number.decimals) for kind, number in numbers)
-    usual = {kind: decimals for (kind, decimals), _ in sorted(counts.items(), key=lambda item: (item[1], item[0][1]))}
-
-    def rule(row: PrintedRow) -> Iterator[Finding]:
-        for (metric, part), number in _numbers(row):
-            expected = usual[metric, part]
-            if keeps and not by_a_program and number.decimals != expected:
-                text = f"{metric} {row.scores[metric]}: {number.text} has {number.decimals} decimals, "
-                yield finding(row, "digits", f"{text}most numbers of this column {expected}", metric)
-
-    return rule
-
-
-def _numbers(row: PrintedRow) -> Iterator[tuple[tuple[str, str], Number]]:
-    """((metric, mean or std), number) of each number of a row."""
-    for metric, score in row.scores.items():
-        yield (metric, "mean"), score.mean
-        if score.std:
-            yield (metric, "std"), score.std
-
-
-def _sizes(design: Design | None) -> dict[str, tuple[Sizes, ...]]:
+def sizes_of(design: Design | None) -> dict[str, tuple[Sizes, ...]]:
     """Metric of counts -> the sizes that its folds may have."""
     if not design:
         return {}

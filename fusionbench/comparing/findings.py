@@ -20,8 +20,8 @@ from fusionbench.predictions import Predictions
 
 ENOUGH_SCORES = 10
 """Below this many fold scores no test has the power to separate methods."""
-KNOWN = ("roc_auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "brier")
-"""The metrics that every method has an interval of."""
+KNOWN = tuple(METRICS)
+"""The metrics that every method has an interval of: all."""
 TOO_FEW = "too few folds to separate methods: use --repeats"
 SINGLE = "a single test part: no test over folds can separate methods"
 UNDEFINED = "not defined on every test fold: no test can separate methods by it"
@@ -116,10 +116,10 @@ class Findings:
         one, every, half = self.detectable.one_pair, self.detectable.all_pairs, self.detectable.half_width
         if math.isnan(one):
             return []
-        difference = f"smallest difference in {self.metric} that this cohort can show with 80 % power: {one:.3f}"
+        shown = f"smallest difference in {self.metric} that this cohort can show with 80 % power"
         among = f", {every:.3f} among all {len(self.pairs)} pairs" if len(self.pairs) > 1 else ""
-        known = "" if math.isnan(half) else f"; a single {self.metric} is known to ± {half:.3f}"
-        return [f"{difference}{among} ({self.detectable.source}){known}"]
+        known = "" if math.isnan(half) else f"; the {self.metric} of the median method is known to ± {half:.3f}"
+        return [f"{shown}, of the median pair: {one:.3f}{among} ({self.detectable.source}){known}"]
 
 
 def compare(

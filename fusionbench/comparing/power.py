@@ -13,7 +13,7 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Detectable:
-    """The smallest differences that are found with 80 % power at a level of .05, in the units of the metric."""
+    """The smallest differences found with 80 % power at a level of .05, of the median pair, in units of the metric."""
 
     one_pair: float
     """If one pair is compared, named beforehand."""

@@ -13,14 +13,18 @@ from fusionbench.metrics import (
     Probabilities,
     Targets,
     accuracy,
+    average_precision,
     balanced_accuracy,
     brier,
     decide,
+    expected_calibration_error,
     roc_auc,
     sensitivity,
     specificity,
 )
 
+ECE_BINS = 10
+"""Those of the metric."""
 Counts = NDArray[np.float64]
 """(draws, N): how often each subject is in each draw."""
 Weighted = Callable[[Targets, Probabilities, int, Counts], Counts]
@@ -58,6 +62,29 @@ def _specificity(targets: Targets, probabilities: Probabilities, positive: int, 
     return _over([_share(found != k, targets != k, counts) for k in _classes(probabilities, positive)])
 
 
+def _average_precision(targets: Targets, probabilities: Probabilities, positive: int, counts: Counts) -> Counts:
+    """The precision at every threshold, each as heavy as the recall it adds."""
+    areas = []
+    for k in _classes(probabilities, positive):
+        order = np.argsort(-probabilities[:, k], kind="stable")
+        hits, scores, times = targets[order] == k, probabilities[order, k], counts[:, order]
+        last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # ties are one threshold
+        found, given = (times * hits).cumsum(1)[:, last], times.cumsum(1)[:, last]
+        added = np.diff(found, prepend=0, axis=1)
+        precision = np.divide(found, given, out=np.zeros_like(found), where=given > 0)
+        area = _divided((precision * added).sum(1), found[:, -1])
+        areas.append(np.where(times[:, ~hits].any(1), area, math.nan))  # without a negative there is nothing to tell
+    return _over(areas)
+
+
+def _calibration_error(targets: Targets, probabilities: Probabilities, positive: int, counts: Counts) -> Counts:
+    confidence = probabilities.max(1)
+    gaps = (decide(probabilities, positive) == targets) - confidence
+    bin_of = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    inside = [bin_of == number for number in np.unique(bin_of)]
+    return _divided(sum(np.abs(counts[:, those] @ gaps[those]) for those in inside), counts.sum(1))
+
+
 def _brier(targets: Targets, probabilities: Probabilities, positive: int, counts: Counts) -> Counts:
     errors = (probabilities - np.eye(probabilities.shape[1])[targets]) ** 2  # (N, K)
     each = errors[:, positive] if probabilities.shape[1] == 2 else errors.sum(1)
@@ -70,7 +97,9 @@ WEIGHTED: Mapping[Function, Weighted] = {
     balanced_accuracy: _balanced_accuracy,
     sensitivity: _sensitivity,
     specificity: _specificity,
+    average_precision: _average_precision,
     brier: _brier,
+    expected_calibration_error: _calibration_error,
 }
 """The function of a metric -> the same of weighted subjects; NaN where a draw has nobody that it needs."""
 

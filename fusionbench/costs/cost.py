@@ -119,8 +119,7 @@ def cost_of(fit: Fit, registry: Registry, sizes: Mapping[str, Size]) -> Cost:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), _Meter() as meter:
             model = build_strategy(fit, registry)
-            parameters = sum(parameter.numel() for parameter in model.parameters())
-            cost = Cost(parameters, sum(map(_bytes, model.state_dict().values())))
+            cost = Cost(model.parameter_count, sum(map(_bytes, model.state_dict().values())))
             flops, predicting = _prediction(model, fit, sizes, meter)
             cost = replace(cost, flops=flops, predicting=predicting)
             for stage in model.stages():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from multiprocessing.connection import Connection
 from fusionbench.devices import assigned
 from fusionbench.engines import DEATHS, Engine, Workers, attempt, given_up
 from fusionbench.fits import Job
-from fusionbench.ranks import die_with_parent
+from fusionbench.subprocesses import cause_of_death, start
 from fusionbench.training import Report, Workplace
 
 
@@ -105,10 +104,8 @@ class _Worker:
     """
 
     def __init__(self, place: Workplace) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, place))
-        self.process.start()
+        self.pipe, theirs = multiprocessing.Pipe()
+        self.process = start(_serve, theirs, place)
         theirs.close()  # else the pipe would not end with the process
 
     def do(self, job: Job, report: Report) -> str:
@@ -122,13 +119,10 @@ class _Worker:
         """End the process, dead or alive; what it died of."""
         self.process.kill()
         self.process.join()
-        code = self.process.exitcode or 0
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return cause_of_death(self.process)
 
 
 def _serve(pipe: Connection, place: Workplace) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process is interrupted, and ends its workers
-    threading.Thread(target=die_with_parent, daemon=True).start()
     with suppress(EOFError, ConnectionError):  # the main process is gone
         while True:
             pipe.send(attempt(pipe.recv(), place, pipe.send))

@@ -22,6 +22,7 @@ from fusionbench.explaining.sights import Sight, Volume, look
 from fusionbench.fits import Fit
 from fusionbench.imaging.nifti import Grid
 from fusionbench.imaging.volumes import Volumes
+from fusionbench.numerics import deterministic, seeded, threads
 from fusionbench.registry import Registry, read_cohort
 from fusionbench.runs import read_run
 from fusionbench.seeds import derive_seed
@@ -193,9 +194,9 @@ class Explainer:
         fabric = make_fabric(fit.recipe["device"], fit.recipe["precision"])
         batches = Batches(fit, self.place.volumes, fabric.device, training.features_of(fit, self.place))
         with (
-            training.threads(fit.recipe["threads"]),
-            training.deterministic(),
-            training.seeded(derive_seed(fit.base_seed, "predict")),
+            threads(fit.recipe["threads"]),
+            deterministic(),
+            seeded(derive_seed(fit.base_seed, "predict")),
             fabric.autocast(),
         ):
             inputs = batches.batch([subject], given={}).inputs

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 
 from fusionbench.comparing import Findings
 from fusionbench.experiment import Comparison
-from fusionbench.report.document import Block, Cell, Paragraph, Table
+from fusionbench.report.document import NOT_STATED, Block, Cell, Paragraph, Table, listed
 from fusionbench.report.reproduce import commands
 from fusionbench.report.scores import classes_line, readable
 from fusionbench.report.sources import Sources
-from fusionbench.report.summary import SAW_TEST
-
-NOT_STATED = "not stated"
-"""The run cannot know it: the authors have to say it."""
+from fusionbench.report.summary import saw_test
+from fusionbench.runs import Run
 
 
 @dataclass(frozen=True)
@@ -27,34 +25,46 @@ class Item:
     topic: str
     asks: str
     answer: str = NOT_STATED
+    left: str = ""
+    """What the answer leaves open, for the authors to say."""
+
+    @property
+    def known(self) -> bool:
+        """Whether the run knew anything of it."""
+        return self.answer != NOT_STATED
 
     @property
     def stated(self) -> bool:
-        """Whether the run knew it."""
-        return self.answer != NOT_STATED
+        """Whether nothing of it is left to the authors."""
+        return self.known and not self.left
+
+    @property
+    def cell(self) -> Cell:
+        """The answer, below it what it leaves open; only what nothing is known of stands out."""
+        return Cell(self.answer, note=f"{self.left}: {NOT_STATED}" if self.left else "", strong=not self.known)
 
 
 def checklist(sources: Sources) -> Iterator[Block]:
     """The table, and how much of it is left to the authors."""
     items = checked(sources)
-    left = sum(not item.stated for item in items)
+    full, none = sum(item.stated for item in items), sum(not item.known for item in items)
     yield Paragraph(
-        f"{len(items) - left} of {len(items)} items are filled in from the run; {left} say “{NOT_STATED}” and are the "
-        "authors' to fill in. After TRIPOD+AI (BMJ 2024), CLAIM 2024 (Radiol. Artif. Intell.) and MI-CLAIM (Nat. Med. "
-        "2020), in short and in our words; it replaces none of them."
+        f"Of {len(items)} items {full} are filled in from the run and {len(items) - full - none} in part; {none} say "
+        f"“{NOT_STATED}” and nothing else. What is not stated is the authors' to fill in. After TRIPOD+AI (BMJ 2024), "
+        "CLAIM 2024 (Radiol. Artif. Intell.) and MI-CLAIM (Nat. Med. 2020), in short and in our words; it replaces "
+        "none of them."
     )
-    rows = tuple((Cell(i.topic), Cell(i.asks), Cell(i.answer, strong=not i.stated)) for i in items)
+    rows = tuple((Cell(i.topic), Cell(i.asks), i.cell) for i in items)
     yield Table("checklist", "Reporting checklist.", ("Topic", "To be stated", "This run"), rows, left=3)
 
 
 def checked(sources: Sources) -> list[Item]:
-    """Every item, answered where the run can."""
-    settings = sources.settings[0]
+    """Every item, answered where the run can; of several runs each where they differ."""
     return [
         *_study(),
         *_data(sources),
         *_partition(sources),
-        *_models(sources, settings),
+        *_models(sources),
         *_results(sources),
         *_open(sources),
     ]
@@ -68,12 +78,13 @@ def _study() -> Iterable[Item]:
 
 def _data(sources: Sources) -> Iterable[Item]:
     cohort = sources.board.cohort
-    source = "synthetic: no patients, no setting, no dates" if sources.synthetic else NOT_STATED
+    source = "made by equations: no patients, no setting, no dates" if sources.made_up else NOT_STATED
     lacking = cohort.get("lacking", {})
-    missing = f"{len(lacking)} subjects lack a modality; setting missing = {sources.settings[0].missing}"
+    handled = sources.each(lambda run, settings: f"setting missing = {settings.missing}")
+    missing = f"{len(lacking)} subjects lack a modality; {handled}"
     yield Item("Data", "are they synthetic", "yes" if sources.synthetic else "not marked as such by their reader")
     yield Item("Data", "source, setting, dates, consecutive or not", source)
-    yield Item("Data", "inclusion and exclusion criteria", source if sources.synthetic else NOT_STATED)
+    yield Item("Data", "inclusion and exclusion criteria", source)
     yield Item(
         "Data", "what was excluded while reading, with reasons", "; ".join(cohort["notes"]) or "nothing was noted"
     )
@@ -83,55 +94,92 @@ def _data(sources: Sources) -> Iterable[Item]:
     yield Item("Data", "positive class", cohort["positive_class"])
     yield Item("Data", "missing data", missing if lacking else "no subject lacks a modality")
     yield Item("Data", "identification of the data", f"SHA-256 {cohort['fingerprint']}")
-    yield Item("Data", "sample size justified", _sample_size(sources))
+    yield _sample_size(sources)
 
 
-def _sample_size(sources: Sources) -> str:
+def _sample_size(sources: Sources) -> Item:
     findings = sources.board.findings
     notes = [note for note in findings.notes() if note.startswith("smallest")] if findings else []
-    return f"not beforehand, as far as the run knows; {readable(notes[0])}" if notes else NOT_STATED
+    left = "whether it was justified beforehand" if notes else ""
+    return Item("Data", "sample size justified", readable(notes[0]) if notes else NOT_STATED, left)
 
 
 def _partition(sources: Sources) -> Iterable[Item]:
-    settings, facts = sources.settings[0], sources.runs[0].facts
-    protocol = settings.protocol
-    by = "by site" if protocol.folds_by == "site" else "stratified by class"
-    drawn = "an official split" if isinstance(protocol.folds, str) else f"{protocol.folds} folds {by}"
-    saw = ", ".join(row.method for row in sources.board.rows if SAW_TEST in row.marks) or "nothing"
+    saw = listed(saw_test(sources)) or "nothing"
     order = readable(sources.board.ranked_by) or "nothing was ranked"
-    yield Item("Partition", "how, at which level", f"{drawn}, repeats: {protocol.repeats}, patients kept together")
-    yield Item("Partition", "hash of who is tested where", facts["folds"]["digest"])
+    yield Item("Partition", "how, at which level", sources.each(_drawn))
+    yield Item("Partition", "hash of who is tested where", sources.runs[0].facts["folds"]["digest"])
     yield Item(
         "Partition", "what was chosen, and on which data",
-        f"order of modalities: {order}; models: the last epoch, no early stopping; what saw test folds: {saw}; "
-        f"settings of the recipe: {NOT_STATED}",
+        f"order of modalities: {order}; models: the last epoch, no early stopping; what saw test folds: {saw}",
+        left=f"how the settings of the recipe were chosen{_and_elsewhere(sources)}",
     )  # fmt: skip
     yield Item("Partition", "external test data", "none: internal cross-validation only")
 
 
-def _models(sources: Sources, settings: Comparison) -> Iterable[Item]:
-    recipe, facts = settings.recipe, sources.runs[0].facts
-    machine = facts["machine"]
-    methods = ", ".join(row.method for row in sources.board.rows)
-    loaded = sorted(
-        {text for run in sources.runs for fit in run.facts["fits"].values() for text in fit["pretrained"].values()}
-    )
+def _drawn(run: Run, settings: Comparison) -> str:
+    protocol = settings.protocol
+    by = "by site" if protocol.folds_by == "site" else "stratified by class"
+    drawn = "an official split" if isinstance(protocol.folds, str) else f"{protocol.folds} folds {by}"
+    return f"{drawn}, repeats: {protocol.repeats}, patients kept together"
+
+
+def _models(sources: Sources) -> Iterable[Item]:
     images = any(kind == "image" for kind, _ in sources.inputs.values())
-    voxels = " x ".join(map(str, settings.preprocessing.resize or ())) or "not resized"
-    size = voxels if images else "features as given"
-    yield Item("Models", "methods compared", methods)
-    yield Item("Models", "preprocessing", f"{size}; every setting in experiment.toml, below")
-    yield Item("Models", "initialisation", "; ".join(loaded) or "random, from the seed; no pretrained weights")
-    yield Item(
-        "Models", "training",
+    theirs = _of_elsewhere(sources)
+    methods = ", ".join(sources.trained) or "none"
+    made = f"; made elsewhere: {', '.join(sources.elsewhere)}" if sources.elsewhere else ""
+    size = sources.each(_voxels) if images else "features as given"
+    how = f"how {listed(sources.elsewhere)} came about" if theirs else ""
+    yield Item("Models", "methods compared", f"{methods}{made}", how)
+    yield Item("Models", "preprocessing", f"{size}; every setting in experiment.toml, below", theirs)
+    yield Item("Models", "initialisation", sources.each(_loaded), theirs)
+    yield Item("Models", "training", sources.each(_trained), theirs)
+    yield Item("Models", "class imbalance", sources.each(_class_weights), theirs)
+    yield Item("Models", "seeds", sources.each(_seeds), theirs)
+    yield Item("Models", "hardware", sources.each(_machine), theirs)
+    yield Item("Models", "software and plugins with hashes", "listed under Reproduction", theirs)
+    yield Item("Models", "training time, memory, parameters", "per method, in the table of cost", theirs)
+
+
+def _of_elsewhere(sources: Sources) -> str:
+    """What is left to say of predictions that no run made."""
+    return f"of {listed(sources.elsewhere)}, made elsewhere" if sources.elsewhere else ""
+
+
+def _and_elsewhere(sources: Sources) -> str:
+    return f", and all of {listed(sources.elsewhere)}, made elsewhere" if sources.elsewhere else ""
+
+
+def _voxels(run: Run, settings: Comparison) -> str:
+    return " x ".join(map(str, settings.preprocessing.resize or ())) or "not resized"
+
+
+def _loaded(run: Run, settings: Comparison) -> str:
+    loaded = sorted({text for fit in run.facts["fits"].values() for text in fit["pretrained"].values()})
+    return "; ".join(loaded) or "random, from the seed; no pretrained weights"
+
+
+def _trained(run: Run, settings: Comparison) -> str:
+    recipe = settings.recipe
+    return (
         f"Adam, {recipe.epochs} epochs, learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}, "
-        f"batch {recipe.batch_size}; stages and options in experiment.toml",
-    )  # fmt: skip
-    yield Item("Models", "class imbalance", f"class weights of the loss: {recipe.class_weights}")
-    yield Item("Models", "seeds", ", ".join(f"{name} {seed}" for name, seed in facts["seeds"].items()))
-    yield Item("Models", "hardware", f"{machine['system']}, {machine['cores']} cores, device {machine['device']}")
-    yield Item("Models", "software and plugins with hashes", "listed under Reproduction")
-    yield Item("Models", "training time, memory, parameters", "per method, in the table of cost")
+        f"batch {recipe.batch_size}; stages and options in experiment.toml"
+    )
+
+
+def _class_weights(run: Run, settings: Comparison) -> str:
+    return f"class weights of the loss: {settings.recipe.class_weights}"
+
+
+def _seeds(run: Run, settings: Comparison) -> str:
+    seeds = run.facts["seeds"]
+    return f"seed {seeds['seed']}, fold_seed {seeds['fold_seed']}"
+
+
+def _machine(run: Run, settings: Comparison) -> str:
+    machine = run.facts["machine"]
+    return f"{machine['system']}, {machine['cores']} cores, device {machine['device']}"
 
 
 def _no_test(findings: Findings | None) -> str:
@@ -147,7 +195,7 @@ def _results(sources: Sources) -> Iterable[Item]:
     yield Item("Results", "thresholds", "0.5, set beforehand; with more than two classes the most probable")
     yield Item("Results", "metrics with their uncertainty", "per fold, mean, deviation, 95 % intervals")
     yield Item("Results", "statistical test of differences", decided)
-    yield Item("Results", "calibration", "curves, Brier score, expected calibration error")
+    yield Item("Results", "calibration", "curves, intercept, slope, Brier score and its parts, calibration error")
     yield Item("Results", "failures", "; ".join(failed) or "no method failed")
     yield Item("Results", "analysis of errors by subject or subgroup")
     yield Item("Results", "explanations of decisions, and whether they were checked")
@@ -155,7 +203,8 @@ def _results(sources: Sources) -> Iterable[Item]:
 
 
 def _open(sources: Sources) -> Iterable[Item]:
-    yield Item("Openness", "commands to reproduce", " && ".join(commands(sources)))
-    yield Item("Openness", "availability of data", "built in" if sources.synthetic else NOT_STATED)
-    yield Item("Openness", "availability of code", "fusionbench and the listed plugins")
+    theirs = _of_elsewhere(sources)
+    yield Item("Openness", "commands to reproduce", " && ".join(commands(sources)), theirs)
+    yield Item("Openness", "availability of data", "built in" if sources.made_up else NOT_STATED)
+    yield Item("Openness", "availability of code", "fusionbench and the listed plugins", theirs)
     yield Item("Openness", "funding, interests, patient involvement")

@@ -14,9 +14,12 @@ from fusionbench.subsets import FEWEST, SubsetScores, by_available
 def cohort(sources: Sources) -> Iterator[Block]:
     """Facts of the cohort, its card if there is one, and the notes of its reader."""
     if sources.synthetic:
-        yield Paragraph(
-            "Synthetic data: made by equations, nobody's images. Nothing here is about patients.", warning=True
+        made = (
+            "Made by equations, nobody's images."
+            if sources.made_up
+            else "How they were made their reader does not say."
         )
+        yield Paragraph(f"Synthetic data. {made} Nothing here is about patients.", warning=True)
     yield Table("cohort", "The cohort.", ("", ""), tuple(cells(*line) for line in facts(sources)), left=2)
     if sources.card:
         yield from _card(sources.card)

@@ -13,8 +13,9 @@ from fusionbench.report.curves import calibration_panel, fold_dots, roc_panel
 from fusionbench.report.document import Block, Document, Figure, Paragraph, Points, Section
 from fusionbench.report.pairs import differences
 from fusionbench.report.ranking import ranked
+from fusionbench.report.reliability import reliability_table
 from fusionbench.report.reproduce import reproduce
-from fusionbench.report.scores import NAMES, further, performance, readable
+from fusionbench.report.scores import NAMES, costs, further, performance, readable
 from fusionbench.report.sources import Sources
 from fusionbench.report.summary import brief
 from fusionbench.report.training import loss_panel
@@ -26,7 +27,7 @@ def document(sources: Sources) -> Document:
     """The whole report; sections without anything to say are left out."""
     parts: list[tuple[str, str, Iterable[Block]]] = [
         ("scores", "Leaderboard", _scores(sources)),
-        ("differences", "Which differences are real", _differences(sources)),
+        ("differences", "Which methods can be told apart", _differences(sources)),
         ("folds", "Scores fold by fold", _folds(sources)),
         ("curves", "Discrimination and calibration", _curves(sources)),
         ("modalities", "Modalities", _modalities(sources)),
@@ -54,6 +55,7 @@ def _scores(sources: Sources) -> Iterator[Block]:
     if told:
         yield Points(tuple(map(readable, told)))
     yield further(sources)
+    yield costs(sources)
 
 
 def _said_elsewhere(note: str) -> bool:
@@ -106,11 +108,12 @@ def _curves(sources: Sources) -> Iterator[Block]:
         "diagonal probabilities can be taken at their word.",
         tuple(calibration_panel(*panel) for panel in panels),
     )
+    yield reliability_table(sources)
 
 
 def _modalities(sources: Sources) -> Iterator[Block]:
     yield from ranked(sources.board)
-    yield from contributions(sources.board)
+    yield from contributions(sources.board, sources.setup)
     yield from available(sources)
 
 

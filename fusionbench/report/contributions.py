@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from fusionbench.comparing import shapley
+from fusionbench.errors import summary
 from fusionbench.leaderboard import Leaderboard, Row, mean_std
 from fusionbench.report.axes import Scale, span, told
-from fusionbench.report.document import Block, Cell, Figure, Table, listed, number
+from fusionbench.report.document import Block, Cell, Figure, Paragraph, Table, listed, number
 from fusionbench.report.drawing import Box, Drawing, Label, Line, Shape, reach, shortened
 from fusionbench.report.scores import signed
+from fusionbench.report.sources import Setup
 
 METRIC = "roc_auc"
 CHANCE = 0.5
@@ -26,7 +28,7 @@ Names = frozenset[str]
 
 @dataclass(frozen=True)
 class Lattice:
-    """One strategy on several sets of modalities."""
+    """One strategy on several sets of modalities, and nothing else that differs."""
 
     fusion: str
     order: tuple[str, ...]
@@ -34,6 +36,8 @@ class Lattice:
     own: Mapping[Names, Row]
     alone: Mapping[Names, Row]
     """What stands for the strategy on a single modality, where it was not tried on one."""
+    otherwise: frozenset[Names]
+    """The sets that it was tried on with other settings only: nothing is made of these."""
 
     @property
     def rows(self) -> dict[Names, Row]:
@@ -48,8 +52,12 @@ class Lattice:
     @property
     def base(self) -> Names | None:
         """The set that all subsets between it and the whole are known of: none, or one modality; None if neither is."""
-        bases = [frozenset[str](), *(frozenset([name]) for name in self.order)]
-        return next((base for base in bases if self._complete(base)), None)
+        return next((base for base in self._bases() if not self._lacks(base)), None)
+
+    @property
+    def missing(self) -> list[Names]:
+        """The sets without a score that Shapley values would need, by the base that needs the fewest; none if none."""
+        return min((self._lacks(base) for base in self._bases()), key=len, default=[])
 
     def gains(self) -> dict[str, float]:
         """Modality -> its exact Shapley value, of all modalities or of those beside the one that is always there."""
@@ -61,40 +69,56 @@ class Lattice:
         found = shapley({frozenset(): CHANCE} | scores if not base else scores)
         return {name: found[name] for name in others}
 
-    def _complete(self, base: Names) -> bool:
-        others = [name for name in self.order if name not in base]
-        return len(others) > 1 - bool(base) and all(
-            some | base in self.rows and not math.isnan(self.rows[some | base].mean(METRIC))
-            for some in _subsets(others)
-            if some | base
-        )
+    def _bases(self) -> list[Names]:
+        return [frozenset[str](), *(frozenset([name]) for name in self.order)]
+
+    def _lacks(self, base: Names) -> list[Names]:
+        """The sets between the base and the whole that have no score."""
+        rows = self.rows
+        needed = [some | base for some in _subsets([name for name in self.order if name not in base]) if some | base]
+        return [some for some in needed if some not in rows or math.isnan(rows[some].mean(METRIC))]
 
 
-def lattices(board: Leaderboard) -> list[Lattice]:
-    """One for each strategy that was tried on a set of several modalities and on parts of it."""
-    groups: dict[tuple[object, ...], dict[Names, Row]] = {}
+def lattices(board: Leaderboard, setup: Callable[[Row], Setup]) -> list[Lattice]:
+    """One for each strategy that was tried on a set of several modalities and on parts of it, all else being equal.
+
+    `setup` says of a row what else that is.
+    """
+    built: dict[tuple[object, ...], dict[Setup, dict[Names, Row]]] = {}
     for row in board.rows:
         if row.modalities and not row.failed:
-            built = (row.fusion, row.attention, row.backbones, row.altered)
-            groups.setdefault(built, {}).setdefault(frozenset(row.modalities), row)
+            alike = built.setdefault((row.fusion, row.attention, row.backbones, row.altered), {})
+            alike.setdefault(setup(row), {}).setdefault(frozenset(row.modalities), row)
+    singles = [(asked, own) for alike in built.values() for asked, own in alike.items()]
     found = []
-    for own in groups.values():
-        whole = max(own.values(), key=lambda row: len(row.modalities))
-        if len(whole.modalities) > 1 and all(some <= set(whole.modalities) for some in own):
-            typed = [name for name in board.cohort["modalities"] if name in whole.modalities]
-            order = tuple(
-                sorted(typed, key=lambda name: -sum(name in some for some in own))
-            )  # what is always there first
-            found.append(Lattice(whole.fusion, order, own, _alone(whole, groups.values(), own)))
+    for alike in built.values():
+        for asked, own in alike.items():
+            whole = max(own.values(), key=lambda row: len(row.modalities))
+            if len(whole.modalities) > 1 and all(some <= set(whole.modalities) for some in own):
+                order = _ordered([name for name in board.cohort["modalities"] if name in whole.modalities], own)
+                within = {some for other in alike.values() for some in other if some < set(whole.modalities)}
+                alone = _alone(whole, [rows for their, rows in singles if their[1] == asked[1]], own)
+                found.append(Lattice(whole.fusion, order, own, alone, frozenset(within - {*own, *alone})))
     return found
 
 
-def contributions(board: Leaderboard) -> Iterator[Block]:
-    """A table of subsets for each strategy that was taken apart, and Shapley values where all subsets are known."""
-    found = lattices(board)
+def _ordered(names: Sequence[str], own: Iterable[Names]) -> tuple[str, ...]:
+    """What is in most sets first: so what is always there."""
+    sets = list(own)
+    return tuple(sorted(names, key=lambda name: -sum(name in some for some in sets)))
+
+
+def contributions(board: Leaderboard, setup: Callable[[Row], Setup]) -> Iterator[Block]:
+    """A table of subsets for each strategy that was taken apart, and Shapley values where all subsets are known.
+
+    Where one was taken apart and some subset is missing, which.
+    """
+    found = lattices(board, setup)
     for lattice in found:
         if len(lattice.own) >= FEWEST:
             yield _subset_table(lattice)
+        if lattice.base is None and len({*lattice.own, *lattice.otherwise}) >= FEWEST:
+            yield Paragraph(_why_none(lattice))
     known = [(lattice, lattice.gains()) for lattice in found if lattice.gains()]
     if known:
         yield Figure("shapley", _caption([lattice for lattice, _ in known]), tuple(gain_bars(*one) for one in known))
@@ -131,6 +155,17 @@ def _alone(whole: Row, groups: Iterable[Mapping[Names, Row]], own: Mapping[Names
         if group is not own and alike and all(one in group for one in missing):
             return {one: group[one] for one in missing}
     return {}
+
+
+def _why_none(lattice: Lattice) -> str:
+    """Which rows Shapley values would need."""
+    named = {some: " + ".join(name for name in lattice.order if name in some) for some in lattice.missing}
+    other = [name for some, name in named.items() if some in lattice.otherwise]
+    tried = f" {summary(other, ', ')} is there with other settings only, which are not mixed." if other else ""
+    return (
+        f"No Shapley values of {lattice.label}: they need the ROC-AUC of every subset with all other settings alike, "
+        f"and there is none of {summary(list(named.values()), ', ')}.{tried}"
+    )
 
 
 def _subsets(names: Sequence[str]) -> list[Names]:

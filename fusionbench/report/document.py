@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from fusionbench.report.drawing import Drawing
 
+NOT_STATED = "not stated"
+"""The run cannot know it: the authors, or whoever hands models on, have to say it."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -19,7 +22,16 @@ class Cell:
     note: str = ""
     """A second, smaller line."""
     strong: bool = False
-    """Stands out: a real difference, the best mean."""
+    """Stands out: a pair that is separated, the best mean."""
+
+    @property
+    def whole(self) -> str:
+        """Text and note in one line, for forms that have no smaller one.
+
+        >>> Cell("0.93 ± 0.02", note="0.90 to 0.95").whole
+        '0.93 ± 0.02 (0.90 to 0.95)'
+        """
+        return f"{self.text} ({self.note})" if self.note else self.text
 
 
 @dataclass(frozen=True)
@@ -117,12 +129,12 @@ def cells(*texts: str) -> tuple[Cell, ...]:
 def number(value: float, digits: int = 3, note: str = "", *, strong: bool = False) -> Cell:
     """A cell of a number, empty if it is none.
 
-    >>> number(0.75664), number(math.nan).text
-    (Cell(text='0.757', value=0.75664, note='', strong=False), '')
+    >>> number(0.75664), number(-1.5).text, number(math.nan).text
+    (Cell(text='0.757', value=0.75664, note='', strong=False), '−1.500', '')
     """
     if math.isnan(value):
         return Cell("", None, note, strong)
-    return Cell(f"{value:.{digits}f}", value, note, strong)
+    return Cell(f"{value:.{digits}f}".replace("-", "−"), value, note, strong)
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from fusionbench.errors import UsageError
 from fusionbench.markdown import escaped, markdown_table
 from fusionbench.report.cohort import facts
-from fusionbench.report.document import Table
-from fusionbench.report.scores import further, performance
+from fusionbench.report.document import NOT_STATED, Table, listed
+from fusionbench.report.reliability import reliability_table
+from fusionbench.report.scores import costs, further, performance
 from fusionbench.report.sources import Sources
 from fusionbench.report.summary import brief
 
-NOT_STATED = "Not stated by the run: whoever hands the models on has to."
+UNSAID = f"{NOT_STATED} by the run; whoever hands the models on has to"
 
 
 def model_card(sources: Sources) -> str:
@@ -33,7 +34,7 @@ def _parts(sources: Sources) -> Iterator[str]:
     yield _points(
         [
             "research: comparing fusion strategies, and as baselines",
-            f"out of scope: any decision about a patient. Clinical use: {NOT_STATED}",
+            f"out of scope: any decision about a patient. Clinical use: {UNSAID}",
         ]
     )
     yield "## Training data"
@@ -42,8 +43,8 @@ def _parts(sources: Sources) -> Iterator[str]:
     yield "## Training"
     yield _points(_training(sources))
     yield "## How well they do"
-    yield "Each fold has its own model, tested on subjects that it did not train on."
-    for table in (performance(sources), further(sources)):
+    yield escaped(f"Each fold has its own model, tested on subjects that it did not train on.{_not_models(sources)}")
+    for table in (performance(sources), further(sources), reliability_table(sources), costs(sources)):
         yield escaped(table.caption)
         yield _table(table)
     yield "## Limits"
@@ -53,11 +54,18 @@ def _parts(sources: Sources) -> Iterator[str]:
     yield f"The fits stay in the store of fits; settings: `experiment.toml`, seed {settings.seed}."
 
 
+def _not_models(sources: Sources) -> str:
+    """What stands in the tables and is no model of this run."""
+    if not sources.elsewhere:
+        return ""
+    return f" Not of {listed(sources.elsewhere)}: predictions made elsewhere, by models that are not these."
+
+
 def _training(sources: Sources) -> list[str]:
     recipe, facts = sources.settings[0].recipe, sources.runs[0].facts
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return [
-        f"methods: {', '.join(row.method for row in sources.board.rows)}",
+        f"methods: {', '.join(sources.trained)}",
         f"Adam, {recipe.epochs} epochs, learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}, "
         f"batch {recipe.batch_size}, class weights {recipe.class_weights}; last epoch, no early stopping",
         f"order of modalities: {sources.board.ranked_by or 'nothing was ranked'}",
@@ -72,13 +80,13 @@ def _limits(sources: Sources) -> list[str]:
         *origin,
         "one cohort: other scanners, sites and populations were not tested",
         "probabilities are not recalibrated; see the calibration error",
-        f"performance in subgroups (age, sex, site): {NOT_STATED}",
+        f"performance in subgroups (age, sex, site): {UNSAID}",
         *failed,
     ]
 
 
 def _table(table: Table) -> str:
-    rows = ([f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in row] for row in table.rows)
+    rows = ([cell.whole for cell in row] for row in table.rows)
     return markdown_table(list(table.header), rows)
 
 

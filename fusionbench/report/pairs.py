@@ -1,4 +1,4 @@
-"""Which differences are real: a matrix, every pair in full, and the places that methods may have."""
+"""Which methods can be told apart: a matrix, every pair in full, and the places that methods may have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fusionbench.comparing import Findings, Pair, Standing
 from fusionbench.report.axes import Scale
 from fusionbench.report.document import Block, Cell, Figure, Paragraph, Table, number
 from fusionbench.report.drawing import Box, Dot, Drawing, Label, Line, Shape, reach, shortened
-from fusionbench.report.scores import NAMES, ends, p_text, readable, signed, why_untested
+from fusionbench.report.scores import NAMES, NARROWLY, ends, p_text, readable, signed, why_untested
 
 WIDTH = 640.0
 ROW = 24.0
@@ -28,8 +28,9 @@ def differences(findings: Findings) -> Iterator[Block]:
     else:
         yield Figure(
             "ranks",
-            "The places that each method may have: bars reach from the best to the worst place that the tests leave "
-            "open, dots are the order of the means. Methods whose bars overlap may be tied.",
+            "The places that each method may have. A bar begins behind all methods that the tests find better and ends "
+            "before all that they find worse; the dot is the place of its mean. Bars may overlap though the tests "
+            "separate their methods: the table below has each pair.",
             (rank_diagram(findings.standings),),
         )
         yield _matrix(findings)
@@ -80,7 +81,8 @@ def _matrix(findings: Findings) -> Table:
         name="differences",
         caption=(
             f"Difference in mean {NAMES[findings.metric]}, row minus column, and the p-value of Nadeau and Bengio's "
-            "corrected resampled t-test over the folds, adjusted by Holm for all pairs. Bold with a star: below 0.05."
+            "corrected resampled t-test over the folds, adjusted by Holm for all pairs. Bold with a star: below 0.05; "
+            f"from {NARROWLY} on that is narrow: of equal methods the test separates more than it should."
         ),
         header=("Row minus column", *names[1:]),
         rows=tuple(rows),
@@ -95,14 +97,15 @@ def _difference(pair: Pair) -> Cell:
 def _in_full(findings: Findings) -> Table:
     tested = not findings.untested
     header = ["Pair", "Difference"]
-    header += ["95 % interval", "p", "p (Holm)", "P(better)", "P(equal)", "P(worse)"] if tested else []
+    header += ["95 % interval, unadjusted", "p", "p (Holm)", "P(better)", "P(equal)", "P(worse)"] if tested else []
     return Table(
         name="pairs",
         caption=(
             "Every pair, first minus second."
             + (
-                " The interval and p are Nadeau and Bengio's, for the pair alone; P(better), P(equal), P(worse) are of "
-                "the Bayesian correlated t-test, equal within ±0.01."
+                " The interval and p are Nadeau and Bengio's, for the pair alone and not adjusted: an interval may "
+                "leave out 0 where p (Holm) separates nothing. P(better), P(equal), P(worse) are of the Bayesian "
+                "correlated t-test, equal within ±0.01."
                 if tested
                 else ""
             )

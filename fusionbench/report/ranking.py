@@ -82,13 +82,13 @@ def agreed(several: Agreement) -> str:
     """Kendall's W in words.
 
     >>> agreed(agreement([["a", "b"], ["a", "b"]]))
-    "Kendall's W 1.00 over 2 orders (1: all the same, 0: no agreement); folds share training subjects, so it is high"
+    "Kendall's W 1.00 over 2 orders (1: all the same, 0: no agreement); folds share most training data, so it flatters"
     """
     if math.isnan(several.kendall_w):
         return "Kendall's W needs two orders"
     return (
         f"Kendall's W {several.kendall_w:.2f} over {several.orders} orders (1: all the same, 0: no agreement); folds "
-        "share training subjects, so it is high"
+        "share most training data, so it flatters"
     )
 
 
@@ -143,12 +143,14 @@ def _places(ranking: Ranking) -> Table:
 def _orders(ranking: Ranking) -> Table:
     rows = (
         (
-            Cell(f"repeat {repeat + 1}, fold {fold + 1}"),
+            Cell(f"repeat {repeat}, fold {fold}"),
             Cell(" > ".join(f"{line.modality} {line.score:.3f}" for line in lines)),
         )
         for repeat, fold, lines in ranking.orders
     )
     return Table(
-        "orders", "The order found for each test fold, with the scores that it stands on.", ("Fold", "Order"),
-        tuple(rows), left=2, folded=True,
+        "orders",
+        "The order found for each test fold, with the scores that it stands on. Repeats and folds count from 0, as in "
+        "the files.",
+        ("Fold", "Order"), tuple(rows), left=2, folded=True,
     )  # fmt: skip

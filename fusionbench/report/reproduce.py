@@ -16,12 +16,17 @@ from fusionbench.runs import Run
 
 DATA = "PATH/TO/DATA"
 """Where the data lie is not told: a path may name a person."""
+PREDICTIONS = "PREDICTIONS.csv"
 
 
 def reproduce(sources: Sources) -> Iterator[Block]:
     """Commands, and what they were run with."""
-    needs = "" if all(built_in(run) for run in sources.runs) else f" {DATA} stands for the place of the data."
-    yield Paragraph(f"With the run folder, on the same data (same SHA-256) and versions:{needs}")
+    whose = "run folder" if len(sources.runs) == 1 else "run folders"
+    needs = "" if sources.made_up else f" {DATA} stands for the place of the data."
+    theirs = f" {PREDICTIONS} stands for predictions made elsewhere, which no command here makes again."
+    yield Paragraph(
+        f"With the {whose}, on the same data (same SHA-256) and versions:{needs}{theirs if sources.elsewhere else ''}"
+    )
     yield Code("\n".join(commands(sources)))
     yield Paragraph(
         "On one machine type, device, precision and number of threads the tables come out the same, byte for byte; "
@@ -35,12 +40,14 @@ def reproduce(sources: Sources) -> Iterator[Block]:
 
 
 def commands(sources: Sources) -> list[str]:
-    """What trains everything again, and what makes this report of it."""
-    named = [run.name for run in sources.runs]
-    trained = [_run(run, comparison) for run, comparison in zip(sources.runs, sources.settings, strict=True)]
-    again = " ".join(shlex.quote(f"again/{name}") for name in named)
-    pip = f"pip install fusionbench=={sources.runs[0].facts['versions']['fusionbench']}"
-    return [pip, *trained, f"fusionbench report {again} --out report.html"]
+    """What trains everything again, each run by its own version, and what makes this report of it."""
+    lines, installed = list[str](), ""
+    for run, comparison, built_in in zip(sources.runs, sources.settings, sources.built_in, strict=True):
+        if (version := run.facts["versions"]["fusionbench"]) != installed:
+            lines.append(f"pip install fusionbench=={version}")
+        lines.append(_run(run, comparison, built_in=built_in))
+        installed = version
+    return [*lines, _report(sources)]
 
 
 def shown(comparison: Comparison) -> str:
@@ -48,13 +55,15 @@ def shown(comparison: Comparison) -> str:
     return tomli_w.dumps(without_places(tomllib.loads(comparison.to_toml())))
 
 
-def built_in(run: Run) -> bool:
-    """Whether the data are made up by their reader, so that nobody has to have them."""
-    return bool(run.facts["cohort"]["synthetic"])
+def _report(sources: Sources) -> str:
+    again = " ".join(shlex.quote(f"again/{run.name}") for run in sources.runs)
+    published = f" --published {shlex.quote(sources.board.published.name)}" if sources.board.published else ""
+    imported = "".join(f" --import {shlex.quote(f'{name}={PREDICTIONS}')}" for name in sources.elsewhere)
+    return f"fusionbench report {again}{published}{imported} --out report.html"
 
 
-def _run(run: Run, comparison: Comparison) -> str:
-    data = "" if built_in(run) else f" --data {DATA} --cohort {shlex.quote(comparison.cohort.reader)}"
+def _run(run: Run, comparison: Comparison, *, built_in: bool) -> str:
+    data = "" if built_in else f" --data {DATA} --cohort {shlex.quote(comparison.cohort.reader)}"
     config = shlex.quote(f"{run.name}/experiment.toml")
     return f"fusionbench run --config {config}{data} --out {shlex.quote(f'again/{run.name}')}"
 

@@ -23,8 +23,12 @@ NAMES: Mapping[str, str] = {
     "ece": "Calibration error",
 }
 """Metric -> as a reader knows it."""
+NARROWLY = 0.02
+"""From this adjusted p-value on a separation is said to be narrow: of equal methods the test separates more than one
+pair in twenty there (docs/evaluation.md)."""
 MAIN = (*SHOWN[:2], *SHOWN[3:])
 OTHER = tuple(name for name in METRICS if name not in MAIN)
+DELONG = "ROC-AUC, DeLong's interval"
 
 
 def performance(sources: Sources) -> Table:
@@ -53,28 +57,37 @@ def performance(sources: Sources) -> Table:
 
 
 def further(sources: Sources) -> Table:
-    """The other metrics, and what the methods cost."""
-    costs = {row.method: cost(sources, row) for row in sources.board.rows}
+    """The other metrics with their intervals, and DeLong's of the ROC-AUC where there are two classes."""
+    findings = sources.board.findings
+    estimates = {e.method: e for e in findings.estimates} if findings else {}
+    delong = any(ends(estimate.delong) for estimate in estimates.values())
+    return Table(
+        name="further",
+        caption=_further_caption(delong=delong),
+        header=("Method", *(NAMES[name] for name in OTHER), *([DELONG] if delong else [])),
+        rows=tuple(
+            (
+                Cell(row.method),
+                *(_score(row, name, estimates.get(row.method), sources) for name in OTHER),
+                *([_delong(estimates.get(row.method))] if delong else []),
+            )
+            for row in sources.board.rows
+        ),
+        sortable=True,
+    )
+
+
+def costs(sources: Sources) -> Table:
+    """What the methods cost."""
     return Table(
         name="cost",
         caption=(
-            "Further scores, and cost. Brier score and calibration error: the lower the better. Training: mean seconds "
-            "of one fold, in brackets with the fits that the method builds on; ranking the modalities is not counted. "
-            "Inference: milliseconds per subject from preprocessed data. Memory: the most that the process or its GPU "
-            "had held, an upper bound."
+            "Cost. Training: mean seconds of one fold, in brackets with the fits that the method builds on; ranking "
+            "the modalities is not counted. Inference: milliseconds per subject from preprocessed data. Memory: the "
+            "most that the process or its GPU had held, an upper bound."
         ),
-        header=(
-            "Method",
-            *(NAMES[name] for name in OTHER),
-            "Parameters",
-            "Training, s",
-            "Inference, ms",
-            "Memory, MiB",
-        ),
-        rows=tuple(
-            (Cell(row.method), *(_plain(row, name) for name in OTHER), *_costs(costs[row.method]))
-            for row in sources.board.rows
-        ),
+        header=("Method", "Parameters", "Training, s", "Inference, ms", "Memory, MiB"),
+        rows=tuple((Cell(row.method), *_costs(cost(sources, row))) for row in sources.board.rows),
         sortable=True,
     )
 
@@ -129,11 +142,11 @@ def p_text(p: float) -> str:
 def ends(interval: Interval | tuple[float, float]) -> str:
     """An interval as text, empty if it is not known.
 
-    >>> ends((0.701, 0.8246))
-    '0.701 to 0.825'
+    >>> ends((-0.701, 0.8246))
+    '−0.701 to 0.825'
     """
     low, high = (interval.low, interval.high) if isinstance(interval, Interval) else interval
-    return "" if math.isnan(low) or math.isnan(high) else f"{low:.3f} to {high:.3f}"
+    return "" if math.isnan(low) or math.isnan(high) else f"{low:.3f} to {high:.3f}".replace("-", "−")
 
 
 def why_untested(findings: Findings) -> str:
@@ -151,14 +164,32 @@ def why_untested(findings: Findings) -> str:
 def _performance_caption(sources: Sources) -> str:
     folds = len(next((row.scores["roc_auc"] for row in sources.tested), ()))
     synthetic = "SYNTHETIC DATA. " if sources.synthetic else ""
-    ranks = "Rank: the places a method may have, given which differences are real. " if sources.board.standings else ""
+    ranks = (
+        "Rank: the places a method may have, given which pairs the test separates. " if sources.board.standings else ""
+    )
     several = len(sources.shown_classes) > 1
     of = "means over the classes, each against the rest" if several else f"positive class {sources.positive}"
     decided = "decisions for the most probable" if several else "decisions at 0.5"
     return (
-        f"{synthetic}{_ordered_by(sources, folds)}; {of}; {decided}. {ranks}Below sensitivity and specificity Wilson's "
-        "95 % interval if there are two classes, below the others that of a patient bootstrap; all are conditional on "
-        "the fitted models."
+        f"{synthetic}{_ordered_by(sources, folds)}; {of}; {decided}. {ranks}Below sensitivity and specificity of two "
+        "classes Wilson's 95 % interval, pooled over the test folds; below the others that of a patient bootstrap; all "
+        "are conditional on the fitted models."
+    )
+
+
+def _further_caption(*, delong: bool) -> str:
+    another = (
+        " DeLong's 95 % interval is of the mean ROC-AUC over the test folds, beside that of the bootstrap in the table "
+        "above, and conditional on the fitted models as well."
+        if delong
+        else ""
+    )
+    return (
+        "Further scores, mean ± sample standard deviation over the test folds. Brier score and calibration error: the "
+        "lower the better. Below the accuracy Wilson's 95 % interval, pooled over the test folds; below the others "
+        "that of a patient bootstrap; all are conditional on the fitted models. A calibration error is the higher the "
+        "fewer subjects it is of, in a test fold and again when patients are drawn, so its interval lies too high and "
+        f"may leave the score out.{another}"
     )
 
 
@@ -186,15 +217,15 @@ def _rank(sources: Sources, row: Row) -> Cell:
 
 def _score(row: Row, name: str, estimate: Estimate | None, sources: Sources) -> Cell:
     if row.failed:
-        return Cell("failed") if name == MAIN[0] else Cell("")
+        return Cell("failed") if name in (MAIN[0], OTHER[0]) else Cell("")
     interval = estimate.intervals.get(name) if estimate else None
     best = name == MAIN[0] and row is sources.board.rows[0]
     value = number(row.mean(name)).value
     return Cell(mean_std(row.mean(name), row.std(name)), value, ends(interval) if interval else "", strong=best)
 
 
-def _plain(row: Row, name: str) -> Cell:
-    return Cell("") if row.failed else number(row.mean(name))
+def _delong(estimate: Estimate | None) -> Cell:
+    return Cell(ends(estimate.delong), number(estimate.delong.low).value) if estimate else Cell("")
 
 
 def _costs(told: Cost) -> tuple[Cell, ...]:

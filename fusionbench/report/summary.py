@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from fusionbench.comparing import Findings, Pair
-from fusionbench.leaderboard import Row
 from fusionbench.report.document import Line, listed
-from fusionbench.report.scores import NAMES, classes_line, p_text, signed, why_untested
+from fusionbench.report.scores import NAMES, NARROWLY, classes_line, p_text, signed, why_untested
 from fusionbench.report.sources import Sources
 
 SAW_TEST = "selection saw the test folds"
@@ -24,7 +23,7 @@ def brief(sources: Sources) -> tuple[Line, ...]:
         _data(sources),
         _positive(sources),
         Line("Result", " ".join(result(sources)), warning=bool(findings and findings.untested)),
-        _saw_test(sources.board.rows),
+        _saw_test(sources),
         *_cautions(sources),
     )
 
@@ -47,7 +46,8 @@ def _data(sources: Sources) -> Line:
     cohort = sources.board.cohort
     counts = f"{cohort['subjects']} subjects ({classes_line(cohort['classes'])})"
     if sources.synthetic:
-        text = f"Synthetic: {counts} of {cohort['name']}, made by equations. The numbers say nothing about patients."
+        how = "made by equations" if sources.made_up else "marked as synthetic by the reader of the data"
+        text = f"Synthetic: {counts} of {cohort['name']}, {how}. The numbers say nothing about patients."
         return Line("Data", text, warning=True)
     return Line("Data", f"{counts} of {cohort['name']}; the reader of the data does not mark them as synthetic.")
 
@@ -91,13 +91,24 @@ def _tied(findings: Findings, leaders: Sequence[str], *, everybody: bool) -> str
             f"{named(leaders[0])} is tied with {_named(leaders[1:])} (mean {metric} {_span(low, high)}), but {apart}."
         )
     who = f"All {len(leaders)} methods" if everybody else _named(leaders)
-    return f"{who} are tied (mean {metric} {_span(low, high)}): no test tells them apart."
+    return f"{who} are tied (mean {metric} {_span(low, high)}): the corrected test does not tell them apart."
 
 
 def _beaten(findings: Findings, leaders: Sequence[str], beaten: Sequence[str]) -> str:
     gaps = [abs(_pair(findings, a, b).difference) for a in leaders for b in beaten]
     verb = "It beats" if len(leaders) == 1 else "Both beat" if len(leaders) == 2 else "Each of them beats"
-    return f"{verb} {_named(beaten)} by {_span(min(gaps), max(gaps))}."
+    how = _narrowly([_pair(findings, a, b).p_holm for a in leaders for b in beaten])
+    return f"{verb} {_named(beaten)} by {_span(min(gaps), max(gaps))}{how}."
+
+
+def _narrowly(adjusted: Sequence[float]) -> str:
+    """How many of several separated pairs are near the line; nothing if none is."""
+    narrow = [p for p in adjusted if p >= NARROWLY]
+    if not narrow:
+        return ""
+    if len(adjusted) == 1:
+        return f", narrowly (p {_compared(narrow[0])} after Holm)"
+    return f", {len(narrow)} of {len(adjusted)} pairs narrowly (p up to {p_text(max(narrow))} after Holm)"
 
 
 def _partly(findings: Findings, leaders: Sequence[str], behind: Sequence[str]) -> str:
@@ -118,12 +129,18 @@ def _against_single(sources: Sources, findings: Findings) -> Iterable[str]:
         pair = _pair(findings, best, alone)
         sign = 1 if pair.a == best else -1
         low, high = sorted((sign * pair.low, sign * pair.high))
-        verdict = "a real difference" if pair.separated else "not separated"
-        gap = signed(sign * pair.difference)
         yield (
-            f"Best fusion against best single modality: {named(best)} minus {named(alone)} is {gap} "
-            f"(95 % interval {signed(low)} to {signed(high)}, p {_compared(pair.p_holm)} after Holm): {verdict}."
+            f"Best fusion against best single modality: {named(best)} minus {named(alone)} is "
+            f"{signed(sign * pair.difference)} (unadjusted 95 % interval {signed(low)} to {signed(high)}): "
+            f"{verdict(pair)} (p {_compared(pair.p_holm)} after Holm)."
         )
+
+
+def verdict(pair: Pair) -> str:
+    """What the corrected test, adjusted for all pairs shown, says of one."""
+    if not pair.separated:
+        return "the corrected test does not tell them apart"
+    return "separated, narrowly" if pair.p_holm >= NARROWLY else "separated"
 
 
 def _compared(p: float) -> str:
@@ -131,12 +148,26 @@ def _compared(p: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def _saw_test(rows: Sequence[Row]) -> Line:
-    saw = [row.method for row in rows if SAW_TEST in row.marks]
-    if not saw:
-        return Line("Test folds", "Nothing was selected on the folds that it is tested on, as far as the run knows.")
-    others = "; the others did not" if len(saw) < len(rows) else ""
-    return Line("Test folds", f"Selection saw the test folds: {_named(saw)} — optimistic{others}.", warning=True)
+def saw_test(sources: Sources) -> list[str]:
+    """The methods whose selection saw the folds that they are tested on."""
+    return [row.method for row in sources.board.rows if SAW_TEST in row.marks]
+
+
+def _saw_test(sources: Sources) -> Line:
+    saw, unknown = saw_test(sources), sources.elsewhere
+    others = [name for name in sources.trained if name not in saw]
+    told = [
+        *([f"selection saw the test folds: {_named(saw)} — optimistic"] if saw else []),
+        *([f"{'the others did not' if saw else _nothing_saw(sources)}"] if others else []),
+        *([f"of {_named(unknown)} it is not known"] if unknown else []),
+    ]
+    text = "; ".join(told)
+    return Line("Test folds", f"{text[:1].upper()}{text[1:]}.", warning=bool(saw or unknown))
+
+
+def _nothing_saw(sources: Sources) -> str:
+    known = "as far as the run knows" if len(sources.runs) == 1 else "as far as the runs know"
+    return f"nothing was selected on the folds that it is tested on, {known}"
 
 
 def _cautions(sources: Sources) -> Iterable[Line]:

@@ -15,7 +15,7 @@ from fusionbench.report.checklist import checked
 from fusionbench.report.content import NO_CLINICAL_USE
 from fusionbench.report.contributions import lattices
 from fusionbench.report.costs import cost
-from fusionbench.report.document import Block, Cell, Code, Document, Paragraph, Points, Table
+from fusionbench.report.document import Block, Code, Document, Paragraph, Points, Table
 from fusionbench.report.ranking import rankings
 from fusionbench.report.reproduce import commands
 from fusionbench.report.sources import Sources
@@ -54,7 +54,8 @@ def to_json(sources: Sources, report: Document) -> str:
         "costs": {row.method: asdict(cost(sources, row)) for row in sources.board.rows},
         "rankings": [_ranking(one) for one in rankings(sources.board)],
         "shapley": {
-            one.label: {"empty": sorted(one.base or ()), "gains": one.gains()} for one in lattices(sources.board)
+            one.label: {"empty": sorted(one.base or ()), "gains": one.gains()}
+            for one in lattices(sources.board, sources.setup)
         },
         "failures": {row.method: row.failed for row in sources.board.rows if row.failed},
         "checklist": [asdict(item) for item in checked(sources)],
@@ -66,7 +67,7 @@ def to_json(sources: Sources, report: Document) -> str:
 def _markdown(block: Block) -> Iterator[str]:
     match block:
         case Table():
-            rows = ([_with_note(cell) for cell in row] for row in block.rows)
+            rows = ([cell.whole for cell in row] for row in block.rows)
             yield escaped(block.caption)
             yield markdown_table(list(block.header), rows)
         case Paragraph():
@@ -75,10 +76,6 @@ def _markdown(block: Block) -> Iterator[str]:
             yield "\n".join(f"- {escaped(text)}" for text in block.texts)
         case Code():
             yield _fenced(block.text)
-
-
-def _with_note(cell: Cell) -> str:
-    return f"{cell.text} ({cell.note})" if cell.note else cell.text
 
 
 def _fenced(text: str) -> str:

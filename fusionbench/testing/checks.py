@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any, Final
 
 from fusionbench.errors import describe
+from fusionbench.numerics import seeded, threads
 from fusionbench.registry import Component
 from fusionbench.testing import class_checks, extractor_checks, fusion_checks, module_checks, reader_checks
 from fusionbench.testing.requirements import require
-from fusionbench.training import seeded, threads
 
 Check = Callable[..., None]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fusionbench.components import AttentionModule, Backbone, Batch, Context, FusionStrategy, Parts, Stage, presence
 from fusionbench.errors import UsageError
+from fusionbench.numerics import seeded
 from fusionbench.registry import load_registry
 from fusionbench.testing.class_checks import each_option_value
 from fusionbench.testing.requirements import (
@@ -40,7 +41,7 @@ from fusionbench.testing.toys import (
     toys_for,
     training_batch,
 )
-from fusionbench.training import is_trained, seeded, set_modes
+from fusionbench.training import is_trained, set_modes
 
 Strategy = type[FusionStrategy]
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fusionbench.components import AttentionModule, Backbone
+from fusionbench.numerics import seeded
 from fusionbench.testing.class_checks import each_option_value
 from fusionbench.testing.requirements import close, gradients, listing, moved, pickled, require, state_of
 from fusionbench.testing.toys import randomise
-from fusionbench.training import seeded
 
 Size = tuple[int, int, int]
 Part = type[Backbone] | type[AttentionModule]

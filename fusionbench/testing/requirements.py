@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusionbench.training import is_trained, seeded
+from fusionbench.numerics import seeded
+from fusionbench.training import is_trained
 
 State = dict[str, Tensor]
 

@@ -22,9 +22,9 @@ from fusionbench.components import (
     Parts,
 )
 from fusionbench.errors import FusionBenchError, PluginError
+from fusionbench.numerics import seeded
 from fusionbench.registry import load_registry
 from fusionbench.seeds import derive_seed
-from fusionbench.training import seeded
 
 Size = tuple[int, int, int]
 

@@ -18,6 +18,7 @@ from fusionbench.errors import TrainingError, UsageError, nearest, summary
 from fusionbench.experiment import Comparison, Preprocessing, load_comparison, parse_setting
 from fusionbench.fits import Fit
 from fusionbench.imaging.volumes import Volumes
+from fusionbench.numerics import deterministic, threads
 from fusionbench.predictions import Predictions, as_table
 from fusionbench.registry import Registry
 from fusionbench.runs import read_facts
@@ -220,7 +221,7 @@ class _Asking:
         features = training.features_of(asked, self.place)
         batches = Batches(asked, self.place.volumes, fabric.device, features)
         try:
-            with training.threads(asked.recipe["threads"]), training.deterministic():
+            with threads(asked.recipe["threads"]), deterministic():
                 return training.predict(model.to(fabric.device), batches, ids, fabric, self._report)
         except torch.OutOfMemoryError:
             raise TrainingError(f"out of memory on {self.machine.device}: try --device cpu") from None

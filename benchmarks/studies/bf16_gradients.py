@@ -1,6 +1,6 @@
 """How far the convolutions of `rmc` are from float32 when a CPU computes them in bf16: the table of docs/backbones.md.
 
-    python benchmarks/bf16_gradients.py            a line for each size; NaN and crashes are findings, not faults of it
+    python -m benchmarks.studies.bf16_gradients            a line for each size; NaN and crashes are findings, not faults of it
 
 For every convolution the output and the gradient of the weight are computed again in float32, from the same inputs and
 the same gradient, both rounded to bf16 as autocast does. The worst relative difference of the network is printed.

@@ -1,6 +1,6 @@
 """What the upper percentile of the rescaling leaves of the information in each sequence of the phantom.
 
-    python benchmarks/demo_percentiles.py
+    python -m benchmarks.studies.demo_percentiles
 
 For each percentile: how well the one best of six simple features of a preprocessed volume tells the grades apart, as
 ROC-AUC over the whole cohort without any fit (so it is a little optimistic for all alike). The cohort is of seed 101,

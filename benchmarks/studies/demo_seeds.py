@@ -1,7 +1,7 @@
 """The built-in run on ten cohorts: what each seed of the phantom gives, nothing chosen.
 
-    python benchmarks/demo_seeds.py            seeds 0 to 9, about two minutes each on two cores
-    python benchmarks/demo_seeds.py 0 1 2      some of them
+    python -m benchmarks.studies.demo_seeds            seeds 0 to 9, about two minutes each on two cores
+    python -m benchmarks.studies.demo_seeds 0 1 2      some of them
 
 Prints Markdown. Fits are kept in the data home, so an interrupted call goes on where it stopped.
 """

@@ -1,6 +1,6 @@
 """How long and how fast the classifier of `decision` should learn: cross-validated on out-of-fold probabilities.
 
-    python benchmarks/decision_recipe.py            phantoms of the seeds 100 and 101, which no run reports on
+    python -m benchmarks.studies.decision_recipe            phantoms of the seeds 100 and 101, which no run reports on
 
 Members are the uni-modal models of the built-in run. For each training part the subjects' out-of-fold probabilities
 are split again, three times in three: a classifier learns from two thirds and is scored on the rest. No test part is

@@ -1,6 +1,6 @@
 """What `mmdvae` makes of the radiomics of phantoms that no run reports on, beside a linear model of the same numbers.
 
-    python benchmarks/mmdvae_phantom.py
+    python -m benchmarks.studies.mmdvae_phantom
 
 Prints the mean ROC-AUC over three folds of each phantom: of `mmdvae`, of `mmdvae` without the terms beside the
 cross-entropy, and of `logistic`. Fits are kept in the data home, so an interrupted call goes on where it stopped.

@@ -1,6 +1,6 @@
 """What the paper's methods need at the size of the paper: the table of docs/performance.md.
 
-    python benchmarks/cost_table.py
+    python -m benchmarks.studies.cost_table
 
 The methods and the recipe of `paper-brats2018` on images of 150 x 240 x 240, without any. The cohort is a phantom of
 40 subjects, of which only the names of the modalities count.

@@ -1,6 +1,6 @@
 """What simple global features tell of the grade in the phantom: the table of docs/phantom.md.
 
-    python benchmarks/phantom_features.py --subjects 200 --seeds 10
+    python -m benchmarks.studies.phantom_features --subjects 200 --seeds 10
 
 Six features per modality (of the voxels of the brain over their median: deviation, skewness, percentiles 1, 10, 90
 and 99), a logistic regression on standardised features, 5 stratified folds, ROC-AUC of the pooled out-of-fold scores.

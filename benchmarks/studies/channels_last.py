@@ -1,6 +1,6 @@
 """Does another memory layout make a training step of the RMC faster? The figures of docs/performance.md.
 
-    python benchmarks/channels_last.py
+    python -m benchmarks.studies.channels_last
 
 Forward and backward on one thread, both layouts in turn in one process, medians of the processor's seconds.
 """

@@ -1,0 +1,1 @@
+"""Measurements behind tables of the documents that have no target: `python -m benchmarks.studies.NAME`."""
