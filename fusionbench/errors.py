@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from sysconfig import get_path
 from traceback import extract_tb
 
+CORE = Path(__file__).parent
+LIBRARIES = frozenset(
+    {
+        "fusionbench",
+        "torch",
+        "torchvision",
+        "torchio",
+        "timm",
+        "numpy",
+        "scipy",
+        "sklearn",
+        "lightning_fabric",
+        "nibabel",
+    }
+)
+"""Where an error is seldom made, but often noticed."""
 SHOWN = 8
 """Faults that one line tells; of more it tells how many."""
 
@@ -83,10 +101,22 @@ def one_line(text: str) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line: our own as they are, a stranger's with its place in the code."""
+    """An error in one line: our own as they are, a stranger's with its places in the code.
+
+    The first place is where the code of a plugin went wrong, the second where a library below it noticed.
+    """
     text = str(error).partition("\n")[0]
     if isinstance(error, FusionBenchError):
         return text
     frames = extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{place}"
+    blamed = [frame for frame in frames if not _is_library(frame.filename)][-1:]
+    places = dict.fromkeys(f"{Path(frame.filename).name}:{frame.lineno}" for frame in (*blamed, *frames[-1:]))
+    return f"{type(error).__name__}: {text} ({', in '.join(places)})" if places else f"{type(error).__name__}: {text}"
+
+
+def _is_library(file: str) -> bool:
+    """Whether code is of Python, of fusionbench itself or of what both compute with: nobody's plugin."""
+    path, installed = Path(file), re.search(r"[/\\](?:site|dist)-packages[/\\](\w+)", file)
+    if installed:
+        return installed[1] in LIBRARIES
+    return path.is_relative_to(CORE) or path.is_relative_to(get_path("stdlib")) or file.startswith("<frozen")
