@@ -9,61 +9,28 @@ backward pass, what is computed again in it, and what passes by. Gradients are t
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from benchmarks.guidance_step import IMAGES, apart, build, gradients, images, step
-from benchmarks.targets import Target
+from benchmarks.targets import Row, Target
 from fusionbench import Batch
+from fusionbench.costs.meter import Meter
 from fusionbench_plugins.fusion.guidance import Guidance, guidance_loss
 
 WIDTH = 16
 LOSS = partial(guidance_loss, progress=0.0)
 
 
-class Held(TorchDispatchMode):
-    """The bytes of the tensors that came into being inside, now and at most."""
-
-    def __init__(self, before: Iterable[Tensor]) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.known = {tensor.untyped_storage()._cdata for tensor in before}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do what was asked, and take note of the memory behind what comes out."""
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self.see(tensor.untyped_storage())
-        self.peak = max(self.peak, self.now)
-        return result
-
-    def see(self, storage: torch.UntypedStorage) -> None:
-        """Count what is not counted yet, until it is gone."""
-        if storage._cdata not in self.known:
-            self.known.add(storage._cdata)
-            self.now += storage.nbytes()
-            weakref.finalize(storage, self.forget, storage._cdata, storage.nbytes())
-
-    def forget(self, address: int, size: int) -> None:
-        """Count it no longer."""
-        self.known.discard(address)
-        self.now -= size
-
-
 def held(model: Guidance, batch: Batch) -> int:
     """Bytes at most at the same time in a step, after one that left gradients."""
     there = (*model.state_dict().values(), *(p.grad for p in model.parameters() if p.grad is not None))
-    with Held([*there, *batch.inputs.values()]) as bytes_:
+    meter = Meter([*there, *batch.inputs.values()])
+    with meter:
         LOSS(model, batch).backward()
-    return bytes_.peak
+    return meter.peak
 
 
 def moved(model: Guidance) -> int:
@@ -72,7 +39,7 @@ def moved(model: Guidance) -> int:
     return max(counts)
 
 
-def measure() -> Iterator[Target]:
+def measure() -> Iterator[Row]:
     """Both sides of every ratio."""
     torch.set_num_threads(1)
     batch = images((12, 48, 48), 2)

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.memory import resident
-from benchmarks.targets import Target
+from benchmarks.targets import Row, Target
 
 MINUTES, GIB = 3, 3
 
 
-def measure() -> Iterator[Target]:
+def measure() -> Iterator[Row]:
     """Time and memory over what they may be."""
     program = str(Path(sys.executable).with_name("fusionbench"))
     peak = 0

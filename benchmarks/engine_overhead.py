@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import fusionbench
-from benchmarks.targets import Target, alternating
+from benchmarks.targets import Row, Target, alternating
 from fusionbench.batches import Batches
 from fusionbench.components import Batch
 from fusionbench.devices import make_fabric
@@ -24,7 +24,8 @@ from fusionbench.experiment import Augmentation
 from fusionbench.fits import Fit
 from fusionbench.imaging.augmentation import augment
 from fusionbench.imaging.volumes import Volumes
-from fusionbench.training import build_strategy, seeded, set_modes, threads, train_epoch
+from fusionbench.numerics import seeded, threads
+from fusionbench.training import build_strategy, set_modes, train_epoch
 
 SETTINGS = {
     "fusion": ["unimodal"],
@@ -84,7 +85,7 @@ def bare(study: fusionbench.Study, fit: Fit, volumes: Volumes) -> Callable[[], o
     return epoch
 
 
-def measure() -> Iterator[Target]:
+def measure() -> Iterator[Row]:
     """Both sides of the ratio."""
     with tempfile.TemporaryDirectory() as folder, threads(1), seeded(0):
         prepared = ready(Path(folder))

@@ -1,9 +1,10 @@
 """What fusilli needs for its folds: run by the interpreter of an environment that has it, without fusionbench.
 
-    PYTHON benchmarks/fusilli_side.py FOLDER EPOCHS
+    PYTHON benchmarks/fusilli_side.py FOLDER SHORT LONG FOLDS ...
 
-FOLDER has first.csv and second.csv as fusilli reads them, and folds.json with the row numbers of each fold's training
-and test part. Prints the wall seconds of training all folds for that many epochs.
+FOLDER has first.csv and second.csv as fusilli reads them; FOLDS are JSON files in it with the row numbers of each
+fold's training and test part. Prints as JSON the parameters of a model and, per file, the processor's seconds of
+training all its folds for a short and for a long number of epochs; fusilli stops none before its sixteenth.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from fusilli.data import prepare_fusion_data
@@ -24,13 +26,13 @@ from fusilli.train import train_and_save_models
 BATCH = 8
 
 
-def main(folder: Path, epochs: int) -> float:
-    """The seconds, nothing of data being read in them."""
+def prepared(folder: Path, folds: str, epochs: int) -> Any:
+    """fusilli's data module."""
     output = {name: str(folder / name) for name in ("losses", "checkpoints", "figures")}
     for path in output.values():
         Path(path).mkdir(exist_ok=True)
-    folds = json.loads((folder / "folds.json").read_text())
-    data = prepare_fusion_data(
+    rows = json.loads((folder / folds).read_text())
+    return prepare_fusion_data(
         prediction_task="binary",
         fusion_model=ConcatTabularFeatureMaps,
         data_paths={
@@ -38,17 +40,30 @@ def main(folder: Path, epochs: int) -> float:
         },
         output_paths=output,
         kfold=True,
-        num_folds=len(folds),
-        own_kfold_indices=folds,
+        num_folds=len(rows),
+        own_kfold_indices=rows,
         batch_size=BATCH,
         max_epochs=epochs,
     )  # fmt: skip
-    started = time.perf_counter()
-    train_and_save_models(
+
+
+def trained(folder: Path, folds: str, epochs: int) -> tuple[int, float]:
+    """The parameters of a model, and the seconds; nothing of data is read in them."""
+    data = prepared(folder, folds, epochs)
+    started = time.process_time()
+    models = train_and_save_models(
         data, ConcatTabularFeatureMaps, max_epochs=epochs, enable_checkpointing=False,
         training_modifications={"accelerator": "cpu", "devices": 1},
     )  # fmt: skip
-    return time.perf_counter() - started
+    return sum(p.numel() for p in models[0].model.parameters()), time.process_time() - started
+
+
+def main(folder: Path, epochs: tuple[int, int], files: list[str]) -> str:
+    """What is printed."""
+    found = {folds: [trained(folder, folds, number) for number in epochs] for folds in files}
+    parameters = max(each for several in found.values() for each, _ in several)
+    seconds = {folds: [taken for _, taken in several] for folds, several in found.items()}
+    return json.dumps({"parameters": parameters, "seconds": seconds})
 
 
 if __name__ == "__main__":
@@ -56,5 +71,5 @@ if __name__ == "__main__":
     logging.disable(logging.INFO)
     warnings.simplefilter("ignore")
     with contextlib.redirect_stdout(sys.stderr):
-        seconds = main(Path(sys.argv[1]), int(sys.argv[2]))
-    print(seconds)
+        told = main(Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3])), sys.argv[4:])
+    print(told)

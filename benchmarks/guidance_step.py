@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.targets import Target, alternating
+from benchmarks.targets import Row, Target, alternating
 from fusionbench import Batch, Parts
+from fusionbench.costs.meter import kept
 from fusionbench.training import is_trained, set_modes
 from fusionbench_plugins.attention.dual import DualAttention
 from fusionbench_plugins.backbones.resnet import Rmc
@@ -58,7 +59,8 @@ class Measured:
 def concatenated(model: Guidance, batch: Batch, *, graph: bool) -> Tensor:
     """Algorithm 1: the primary once for every secondary, R_i on what is concatenated at full size, T_i on maps."""
     logits, fused = [], None
-    for name, guided in zip(model.secondary_modalities, model.secondaries, strict=True):
+    secondaries: list[Any] = [*model.secondaries]
+    for name, guided in zip(model.secondary_modalities, secondaries, strict=True):
         with nullcontext() if graph else torch.no_grad():
             guidance = model.primary.features(batch.inputs[model.primary_modality])
         if fused is None:
@@ -90,23 +92,6 @@ def build(width: int, *, graph: bool = False, modalities: tuple[str, ...] = IMAG
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(graph or is_trained(name, stage.trains))
     return model
-
-
-@contextmanager
-def kept(model: Guidance, batch: Batch) -> Iterator[list[int]]:
-    """Bytes held for the backward pass inside, parameters and inputs not counted, in a list of one number."""
-    known = {t.untyped_storage().data_ptr() for t in (*model.state_dict().values(), *batch.inputs.values())}
-    total = [0]
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            known.add(storage.data_ptr())
-            total[0] += storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield total
 
 
 def step(model: Guidance, batch: Batch, loss: Callable[[Guidance, Batch], Tensor], bf16: bool) -> None:
@@ -150,9 +135,10 @@ def compared(width: int, batch: Batch, rounds: int) -> Measured:
     }
     held, found = {}, {}
     for name, way in ways.items():
-        with kept(way.args[0], batch) as total:
+        model = way.args[0]
+        with kept([*model.state_dict().values(), *batch.inputs.values()]) as bytes_:
             way()
-        held[name], found[name] = total[0], gradients(way.args[0])
+        held[name], found[name] = sum(bytes_.values()), gradients(model)
     seconds = alternating(ways, rounds, time.process_time)
     exact = replace(batch, inputs={name: x.double() for name, x in batch.inputs.items()})
     for model, loss in ((plain.double(), ours), (literal.double(), algorithm)):
@@ -161,7 +147,7 @@ def compared(width: int, batch: Batch, rounds: int) -> Measured:
     return Measured(seconds, held, differences, apart(gradients(plain), gradients(literal)))
 
 
-def measure() -> Iterator[Target]:
+def measure() -> Iterator[Row]:
     """Both sides of every ratio."""
     for width in (16, 32):
         found = compared(width, images((12, 48, 48), 2), rounds=5)

@@ -6,11 +6,18 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 
 @dataclass(frozen=True)
 class Target:
-    """What was measured, as a ratio, and the bound that it should keep."""
+    """What was measured, as a ratio, and the bound that it should keep.
+
+    >>> print(Target("theirs / ours", 2.345, 2))
+    theirs / ours: 2.35x (target: at least 2x, met)
+    >>> print(Target("ours / theirs", 1.2, 1.1, at_least=False))
+    ours / theirs: 1.2x (target: at most 1.1x, not met)
+    """
 
     what: str
     ratio: float
@@ -20,7 +27,7 @@ class Target:
 
     @property
     def met(self) -> bool:
-        """Whether the ratio keeps the bound."""
+        """Whether the ratio keeps the bound; one that is no number does not."""
         return self.ratio >= self.bound if self.at_least else self.ratio <= self.bound
 
     @property
@@ -39,15 +46,50 @@ class Target:
         return f"{what}: {ratio} (target: {bound}, {verdict})"
 
 
+@dataclass(frozen=True)
+class NotMeasured:
+    """A target of which nothing is known on this machine.
+
+    >>> print(NotMeasured("theirs / ours", "they are not installed"))
+    theirs / ours: not measured, they are not installed
+    """
+
+    what: str
+    why: str
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """As those of a target."""
+        return (self.what, "not measured", "", self.why)
+
+    def __str__(self) -> str:
+        return f"{self.what}: not measured, {self.why}"
+
+
+Row = Target | NotMeasured
+
+
+def medians(ways: Mapping[str, Callable[[], float]], rounds: int = 3) -> dict[str, float]:
+    """The median of what each way says of itself, asked in turns.
+
+    >>> answers = iter([1, 10, 3, 20, 2, 90])
+    >>> medians({"one": answers.__next__, "other": answers.__next__})
+    {'one': 2, 'other': 20}
+    """
+    several = [{name: way() for name, way in ways.items()} for _ in range(rounds)]
+    return {name: statistics.median(each[name] for each in several) for name in ways}
+
+
 def alternating(
     ways: Mapping[str, Callable[[], object]], rounds: int = 5, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
     """Median seconds of each way by that clock, measured in turns after one call that is not counted."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, way in ways.items():
-            started = clock()
-            way()
-            if number:
-                taken[name].append(clock() - started)
-    return {name: statistics.median(several) for name, several in taken.items()}
+    for way in ways.values():
+        way()
+    return medians({name: partial(_seconds, way, clock) for name, way in ways.items()}, rounds)
+
+
+def _seconds(way: Callable[[], object], clock: Callable[[], float]) -> float:
+    started = clock()
+    way()
+    return clock() - started

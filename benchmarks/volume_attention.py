@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.memory import MIB, peak_resident
-from benchmarks.targets import Target
+from benchmarks.targets import Row, Target
 from fusionbench_plugins.attention.dual import Attend
 
 POSITIONS, CHANNELS, NARROW = 9600, 512, 64
@@ -25,8 +25,8 @@ POSITIONS, CHANNELS, NARROW = 9600, 512, 64
 
 def filled_up(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """torch's own attention, with queries and keys as wide as the values, so that it does without the map."""
-    wide = (F.pad(rows, (0, CHANNELS - NARROW))[:, None] for rows in (query, key))
-    return F.scaled_dot_product_attention(*wide, value[:, None], scale=1.0)[:, 0]
+    q, k = (F.pad(rows, (0, CHANNELS - NARROW))[:, None] for rows in (query, key))
+    return F.scaled_dot_product_attention(q, k, value[:, None], scale=1.0)[:, 0]
 
 
 WITH, WITHOUT = "with its map", "without"
@@ -44,7 +44,7 @@ def rise(way: str) -> tuple[int, float]:
     return peak_resident() - before, time.process_time() - started
 
 
-def measure() -> Iterator[Target]:
+def measure() -> Iterator[Row]:
     """Both sides of every ratio."""
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         found = [{way: pool.apply(rise, (way,)) for way in WAYS} for _ in range(2)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -17,6 +19,7 @@ from fusionbench.fits import Fit
 from fusionbench.imaging.augmentation import augment
 from fusionbench.imaging.volumes import Volumes
 from fusionbench.predictions import Predictions
+from fusionbench.prefetching import prefetched
 from fusionbench.ranks import ALONE, Ranks
 from fusionbench.seeds import derive_seed
 from fusionbench.stopwatch import Watch, unwatched
@@ -40,6 +43,10 @@ class Batches:
     ) -> None:
         self.fit, self.volumes, self.device, self.features = fit, volumes, device, features
         self.watch, self.ranks = watch, ranks
+        self.pinned = device.type == "cuda"
+        """Whether images are read into memory from which a GPU copies by itself."""
+        self.ahead = device.type != "cpu" and any(modality.kind == "image" for modality in fit.modalities)
+        """Whether a thread reads the next batch of training: it would take a CPU's time from training."""
         self.modalities = tuple(modality.name for modality in fit.modalities)
         self.class_number = {name: number for number, name in enumerate(fit.classes)} | {"": UNKNOWN}
         labels = [fit.labels[id] for id in fit.learners]
@@ -50,48 +57,85 @@ class Batches:
     def training(self, stage: str, epoch: int, *, inputs: bool = True) -> Iterator[Batch]:
         """The training part once: in the order and with the augmentation of this stage and epoch; or without inputs.
 
-        Of each batch, what this process takes of it where several do the fit.
+        Of each batch, what this process takes of it where several do the fit. The next batch is read while one is
+        trained on, where that is of use; close the iterator to end that early.
         """
         ids = self.fit.learners
         generator = torch.Generator().manual_seed(derive_seed(self.fit.base_seed, "order", stage, epoch))
         order = torch.randperm(len(ids), generator=generator).tolist()
         size, least = self.fit.stages[stage]["batch_size"], 2 * self.ranks.count
-        for some in chunks([ids[index] for index in order], size, least):
-            with self.watch("read"):
-                batch = self.batch(self.ranks.share(some), given=self.given, inputs=inputs)
-            with self.watch("augment"):
-                batch = self._for_training(batch, stage, epoch) if inputs else self._hidden(batch, stage, epoch)
-            yield batch
+        shares = [self.ranks.share(some) for some in chunks([ids[index] for index in order], size, least)]
+        read = partial(self._read, given=self.given, inputs=inputs)
+        with closing(prefetched(read, shares) if self.ahead and inputs else (read(some) for some in shares)) as several:
+            for batch in self._waited_for(several):
+                with self.watch("augment"):
+                    ready = self._for_training(batch, stage, epoch) if inputs else self._hidden(batch, stage, epoch)
+                yield ready
 
     def in_order(self, ids: Sequence[str], *, given: bool = False) -> Iterator[Batch]:
         """Some subjects of the fit as they are; with the out-of-fold probabilities only where they exist."""
-        for some in chunks(ids, self.fit.recipe["batch_size"]):
-            with self.watch("read"):
-                batch = self.batch(some, given=self.given if given else {})
-            yield batch
+        read = partial(self._read, given=self.given if given else {})
+        yield from self._waited_for(read(some) for some in chunks(ids, self.fit.recipe["batch_size"]))
 
     def batch(self, ids: Sequence[str], given: Mapping[str, Mapping[str, Tensor]], *, inputs: bool = True) -> Batch:
         """These subjects together, on the device; without inputs nothing is read of them."""
+        return self._on_device(self._read(ids, given, inputs=inputs))
+
+    def _waited_for(self, several: Iterator[Batch]) -> Iterator[Batch]:
+        """Each batch, on the device."""
+        while True:
+            with self.watch("wait"):
+                if (batch := next(several, None)) is None:
+                    return
+                batch = self._on_device(batch)
+            yield batch
+
+    def _read(self, ids: Sequence[str], given: Mapping[str, Mapping[str, Tensor]], *, inputs: bool = True) -> Batch:
+        """These subjects together, in main memory."""
+        with self.watch("read"):
+            return self._gathered(ids, given, inputs=inputs)
+
+    def _gathered(self, ids: Sequence[str], given: Mapping[str, Mapping[str, Tensor]], *, inputs: bool) -> Batch:
         if strangers := sorted(set(ids) - self.allowed):
             raise ValueError(f"{strangers} are not subjects of this fit")
         labels = torch.tensor([self.class_number[self.fit.labels[id]] for id in ids])
-        read = (self.features or self.volumes).inputs(ids, self.modalities) if inputs else {}
-        seg = self.volumes.segmentation(ids) if inputs and self.fit.outlines != "none" else None
-        return self._told(
-            Batch(
-                ids=tuple(ids),
-                inputs={name: x.to(self.device) for name, x in read.items()},
-                labels=labels.to(self.device),
-                weights=self.class_weights[labels].to(self.device),
-                present={name: self._present(ids, name) for name in self.modalities},
-                seg=None if seg is None else seg.to(self.device),
-                given={role: torch.stack([known[id] for id in ids]).to(self.device) for role, known in given.items()},
-                constant=True,
-            )
+        outlined = inputs and self.fit.outlines != "none"
+        return Batch(
+            ids=tuple(ids),
+            inputs=self._inputs(ids) if inputs else {},
+            labels=labels,
+            weights=self.class_weights[labels],
+            present={name: self._present(ids, name) for name in self.modalities},
+            seg=self.volumes.segmentation(ids, pinned=self.pinned) if outlined else None,
+            given={role: torch.stack([known[id] for id in ids]) for role, known in given.items()},
+            constant=True,
         )
 
+    def _inputs(self, ids: Sequence[str]) -> Mapping[str, Tensor]:
+        if self.features is not None:
+            return self.features.inputs(ids, self.modalities)
+        return self.volumes.inputs(ids, self.modalities, pinned=self.pinned)
+
     def _present(self, ids: Sequence[str], modality: str) -> Tensor:
-        return torch.tensor([modality not in self.fit.absent.get(id, ()) for id in ids], device=self.device)
+        return torch.tensor([modality not in self.fit.absent.get(id, ()) for id in ids])
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """The batch on the device, with what the strategy is told; a GPU copies pinned memory while this goes on."""
+
+        def moved(values: Tensor) -> Tensor:
+            return values.to(self.device, non_blocking=self.pinned)
+
+        return self._told(
+            replace(
+                batch,
+                inputs={name: moved(values) for name, values in batch.inputs.items()},
+                labels=moved(batch.labels),
+                weights=moved(batch.weights),
+                present={name: moved(here) for name, here in batch.present.items()},
+                seg=None if batch.seg is None else moved(batch.seg),
+                given={role: moved(probabilities) for role, probabilities in batch.given.items()},
+            )
+        )
 
     def _told(self, batch: Batch) -> Batch:
         """With what the strategy is told among the inputs: who has what, and the outline if it asks for it."""

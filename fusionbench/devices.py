@@ -36,6 +36,15 @@ def resolve_devices(asked: str) -> tuple[str, ...]:
     return devices
 
 
+def named(devices: Sequence[str]) -> str:
+    """Devices of one kind as they are asked for: what `resolve_devices` takes apart.
+
+    >>> named(("cuda:0", "cuda:1")), named(("cpu",))
+    ('cuda:0,1', 'cpu')
+    """
+    return ",".join([devices[0], *(device.partition(":")[2] for device in devices[1:])])
+
+
 def kind_of(device: str) -> str:
     """What a fit's key says of a device: not which of its kind it was.
 
@@ -108,9 +117,13 @@ def resolve_device(asked: str) -> str:
 def resolve_precision(asked: str, device: str, kinds: set[str]) -> str:
     """bf16 for images on a GPU that computes in it, else 32: what `auto` means, chosen once and recorded.
 
+    UsageError for 16 without CUDA: the gradients of half precision have to be scaled, and Fabric does so there alone.
+
     Never on a CPU: with torch 2.15 on one with AMX, weight gradients of convolutions over large maps of few slices are
     wrong in bf16, by 10 % and far more, differ from run to run, and the process may crash (docs/backbones.md).
     """
+    if asked == "16" and kind_of(device) != "cuda":
+        raise UsageError(f"--precision 16 needs a CUDA GPU, and the device is {device}: --precision 32, or bf16")
     if asked != "auto":
         return asked
     computes = device.startswith("cuda") and torch.cuda.is_bf16_supported()

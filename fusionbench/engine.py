@@ -11,8 +11,10 @@ from typing import Any, Final
 
 import torch
 
+from fusionbench.devices import resolve_devices
 from fusionbench.engines import Wanted, Workers, make_engine
 from fusionbench.errors import FusionBenchError
+from fusionbench.experiment import Comparison
 from fusionbench.fits import Fit, Job
 from fusionbench.imaging.nifti import Grid
 from fusionbench.imaging.transforms import rehearse
@@ -64,7 +66,7 @@ class Forecast:
     inner: int
     """Of them, those inside training parts, that rank modalities or stack predictions."""
     undecided: int
-    """Of them, those whose order of modalities a ranking has to decide first."""
+    """Of them, those that wait for a ranking: it decides the order of their modalities, or whether they are needed."""
     unshared: int
     """How many there would be if every row had its own."""
     stored: int
@@ -102,9 +104,9 @@ def forecast(study: Study, store: Store) -> Forecast:
     plan = _plan_from_store(Planner(study), store, known, {})
     outer = {fold.split for fold in study.folds}
     return Forecast(
-        fits=len(plan.jobs) + len(plan.undecided),
-        inner=sum(job.fit.split not in outer for job in plan.jobs),
-        undecided=len(plan.undecided),
+        fits=len(plan.jobs) + len(plan.waiting),
+        inner=sum(job.fit.split not in outer for job in (*plan.jobs, *plan.waiting)),
+        undecided=len(plan.waiting),
         unshared=plan.asked,
         stored=len(known),
     )
@@ -116,10 +118,8 @@ def awaited(study: Study, store: Store) -> tuple[Fit, ...]:
     The latter have the order typed: what they cost does not depend on it.
     """
     known: dict[str, Predictions] = {}
-    planner = Planner(study)
-    plan = _plan_from_store(planner, store, known, {})
-    todo = [job.fit for job in plan.jobs if job.key not in known]
-    return (*todo, *(planner.fit_of(row.experiment, row.fold.split) for row in plan.undecided))
+    plan = _plan_from_store(Planner(study), store, known, {})
+    return tuple(job.fit for job in (*plan.jobs, *plan.waiting) if job.key not in known)
 
 
 def _plan_from_store(planner: Planner, store: Store, known: dict[str, Predictions], failed: Mapping[str, str]) -> Plan:
@@ -152,6 +152,7 @@ def run(
     """
     recipe = study.comparison.recipe
     chosen = make_engine(Wanted(engine, jobs, scheduler, study.devices, recipe.threads, recipe.processes))
+    chosen.check()
     store = Store(store.root.absolute())  # which other processes see too
     with store.open().marked():
         volumes = prepare(study, store)
@@ -163,6 +164,13 @@ def run(
     return replace(
         outcome, grids=frozenset(volumes.grids(ids, images).values()), file_notes=tuple(volumes.notes(ids, images))
     )
+
+
+def check_engine(comparison: Comparison, *, jobs: int = 1, engine: str = "local", scheduler: str = "") -> None:
+    """UsageError if no fit of the comparison could be done so; nothing is read for it, not even the cohort."""
+    recipe = comparison.recipe
+    devices = resolve_devices(recipe.device)
+    make_engine(Wanted(engine, jobs, scheduler, devices, recipe.threads, recipe.processes)).check()
 
 
 def prepare(study: Study, store: Store) -> Volumes:

@@ -15,7 +15,7 @@ from fusionbench.imported import check_free, with_imported
 from fusionbench.jsontext import json_text
 from fusionbench.markdown import escaped, markdown_table
 from fusionbench.metrics import METRICS
-from fusionbench.rows import Row, rows_of
+from fusionbench.rows import Row, failure_notes, mark_notes, rows_of
 from fusionbench.runs import Ranked, Run, read_runs
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Leaderboard:
     def to_markdown(self) -> str:
         """The table of the metrics shown, with its notes below."""
         header = ["method", *self.ranked(), *self.columns()]
-        rows = [[row.method, *self.ranked(row), *self.cells(row)] for row in self.rows]
+        rows = [[row.title, *self.ranked(row), *self.cells(row)] for row in self.rows]
         notes = "\n".join(f"- {escaped(note)}" for note in self.notes())
         return f"{markdown_table(header, rows)}\n\n{notes}\n"
 
@@ -191,10 +191,8 @@ class Leaderboard:
         cohort = self.cohort
         counts = ", ".join(f"{n} {name}" for name, n in cohort["classes"].items())
         scores = max((len(row.scores.get(SHOWN[0], ())) for row in self.rows), default=0)
-        marked = [f"{row.method}: {mark}" for row in self.rows for mark in row.marks]
         remarks = [f"{row.method}: {text}" for row in self.rows for text in row.remarks]
         left_out = [f"left out: {method} {reason}" for method, reason in self.left_out.items()]
-        failed = [f"{row.method} failed: {row.failed}" for row in self.rows if row.failed]
         return [
             f"positive class {cohort['positive_class']}; {cohort['subjects']} subjects ({counts}) of {cohort['name']}",
             f"mean ± sample std over {scores} test folds; decisions at .5" if scores != 1 else ONE_FOLD,
@@ -203,9 +201,9 @@ class Leaderboard:
             *self._tied(),
             *(self.findings.notes() if self.findings else []),
             *cohort["notes"],
-            *marked,
+            *mark_notes(self.rows),
             *remarks,
-            *failed,
+            *failure_notes(self.rows),
             *left_out,
             *self._published_notes(),
         ]

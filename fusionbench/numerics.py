@@ -41,8 +41,8 @@ def threads(number: int) -> Iterator[None]:
 @contextmanager
 def deterministic() -> Iterator[None]:
     """Use deterministic kernels inside, where there are any, and those of cuDNN that are chosen without timing them."""
-    before, lenient = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    timed = torch.backends.cudnn.benchmark
+    before = torch.are_deterministic_algorithms_enabled()
+    lenient, timed = torch.is_deterministic_algorithms_warn_only_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False  # which of several deterministic kernels is fastest differs from run to run
     try:

@@ -32,8 +32,6 @@ class Row:
     """Empty while the order of its modalities is not decided."""
     failed: str = ""
     """Why it never will be."""
-    work: int = 0
-    """Of an undecided fit: how much work it will be, whatever the order."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,8 @@ class Plan:
     decisions: tuple[Decision, ...]
     awaited: frozenset[str]
     """The fits that undecided rows wait for."""
+    waiting: tuple[Job, ...]
+    """What undecided rows need beside those, in the order typed: as many, and as much work, whatever is decided."""
     asked: int
     """How many fits would be trained if none were shared."""
 
@@ -70,6 +70,7 @@ class _Draft:
     """A plan in the making."""
 
     jobs: dict[str, Job] = field(default_factory=dict)
+    waiting: dict[str, Job] = field(default_factory=dict)
     asked: int = 0
     awaited: set[str] = field(default_factory=set)
 
@@ -101,17 +102,14 @@ class Planner:
                     row = Row(experiment, fold, failed=describe(error))
                 rows.append(row)
         ranked = tuple(decision for decision in decisions if decision.evidence)
-        return Plan(tuple(draft.jobs.values()), tuple(rows), ranked, frozenset(draft.awaited), draft.asked)
+        waiting = tuple(job for key, job in draft.waiting.items() if key not in draft.jobs)
+        return Plan(tuple(draft.jobs.values()), tuple(rows), ranked, frozenset(draft.awaited), waiting, draft.asked)
 
     def strategies(self) -> tuple[Fit, ...]:
         """The fits of each method on one fold, in the order typed: to see whether they can be built."""
         first = self.study.folds[0].split
         chosen = [self._jobs(experiment, experiment.modalities, first) for experiment in self.study.experiments]
         return tuple({job.key: job.fit for jobs in chosen for job in jobs}.values())
-
-    def fit_of(self, experiment: Experiment, split: Split) -> Fit:
-        """The fit of a method on a split, its modalities in the order typed."""
-        return self._jobs(experiment, experiment.modalities, split)[-1].fit
 
     def _decide(
         self,
@@ -135,8 +133,9 @@ class Planner:
         if missing := [key for key in everything if key not in known]:
             draft.awaited.update(missing)
             jobs = self._jobs(experiment, experiment.modalities, fold.split)  # as many, whatever the order
+            draft.waiting.update((job.key, job) for job in jobs)
             draft.asked += len(jobs)
-            return Row(experiment, fold, work=jobs[-1].fit.work)
+            return Row(experiment, fold)
         evidence = tuple(self._evidence(experiment, name, [known[key] for key in keys[name]]) for name in keys)
         order = ranker.order(evidence)
         if first := experiment.protocol.ranking.primary:

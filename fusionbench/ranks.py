@@ -78,7 +78,7 @@ class Ranks:
         here = torch.tensor([p.grad is not None for p in parameters], device=parameters[0].device).float()
         reached = [p for p, found in zip(parameters, self.sum(here).tolist(), strict=True) if found]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in reached]
-        summed = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
+        summed = self.sum(as_vector(gradients))
         parts = torch.split(summed, [gradient.numel() for gradient in gradients])
         for parameter, gradient, part in zip(reached, gradients, parts, strict=True):
             parameter.grad = gradient.copy_(part.view_as(gradient))
@@ -103,6 +103,11 @@ class Ranks:
                 if buffer.is_floating_point():
                     apart = torch.where(own == buffer, torch.zeros_like(own), own - buffer)
                     buffer += self.sum(apart) / self.count
+
+
+def as_vector(gradients: Sequence[Tensor]) -> Tensor:
+    """All of them one behind another, to be sent at once: as much memory again."""
+    return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 ALONE: Final = Ranks()
@@ -208,4 +213,3 @@ def _take_first(tensor: Tensor) -> None:
     sent = tensor.contiguous()
     dist.broadcast(sent, src=0)
     tensor.copy_(sent)
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ OUTLINES = {
     "test": ("given the tumour outlines of test subjects",),
 }
 IMPORTED = "imported: predictions made elsewhere; what they were trained on is not known here"
+SIGN = "*"
+"""Behind the method of a row that has a mark, and before the note that says which."""
 REUSED = "one prediction stands in several repeats: they are not independent, and tests over folds too sure of it"
 
 
@@ -44,6 +46,11 @@ class Row:
     """Options of the strategy that are not at their default: then it is not what a paper describes."""
     tested: Mapping[tuple[int, int], Predictions] = field(default_factory=dict, compare=False, repr=False)
     """(repeat, fold) -> what it says of the test subjects."""
+
+    @property
+    def title(self) -> str:
+        """The method as a table shows it above its notes: with a sign behind it if it has a mark."""
+        return f"{self.method}{SIGN}" if self.marks else self.method
 
     def mean(self, metric: str) -> float:
         """The mean over folds; NaN if it is not defined on one of them, or if the method failed."""
@@ -70,6 +77,33 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
             rows[key] = _merged(rows.get(key, row), row)
     _check_names([row.method for row in rows.values()])
     return list(rows.values())
+
+
+def mark_notes(rows: Sequence[Row]) -> list[str]:
+    """Each mark once, with the methods that have it.
+
+    >>> rows = [Row("guidance", "", marks=("saw",)), Row("agg", "", marks=("saw", "drew")), Row("t1", "")]
+    >>> mark_notes(rows)
+    ['* guidance, agg: saw', '* agg: drew']
+    >>> mark_notes(rows[:2])
+    ['* all rows: saw', '* agg: drew']
+    """
+    owners = _owners(rows, ((mark, row.method) for row in rows for mark in row.marks))
+    return [f"{SIGN} {who}: {mark}" for mark, who in owners.items()]
+
+
+def failure_notes(rows: Sequence[Row]) -> list[str]:
+    """Each reason once, with the methods that failed for it."""
+    owners = _owners(rows, ((row.failed, row.method) for row in rows if row.failed))
+    return [f"{who} failed: {why}" for why, who in owners.items()]
+
+
+def _owners(rows: Sequence[Row], said: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What is said of methods -> of which."""
+    owners: dict[str, list[str]] = {}
+    for text, method in said:
+        owners.setdefault(text, []).append(method)
+    return {text: "all rows" if len(who) == len(rows) > 1 else ", ".join(who) for text, who in owners.items()}
 
 
 def _key(run: Run, method: str) -> tuple[str, ...]:

@@ -12,9 +12,12 @@ Watch = Callable[[str], AbstractContextManager[None]]
 
 OTHER: Final = "other"
 """What no part says: building, statistics, checkpoints, bookkeeping."""
-PARTS: Final = ("read", "augment", "forward", "backward", "predict", OTHER)
-"""The parts of a fit: reading inputs, augmenting them, the loss, its gradients and the optimiser's step, the forward
-passes over the test part, all else."""
+BESIDE: Final = ("read",)
+"""What is done beside the parts, perhaps by another thread: its seconds are theirs, too. Reading inputs."""
+PARTS: Final = ("wait", "augment", "forward", "backward", "predict", OTHER)
+"""The parts of a fit, which add up to its time: waiting for inputs to be read and on the device, or for other processes
+of the fit; augmenting; the loss; its gradients and the optimiser's step; the forward passes over the test part; all
+else."""
 
 
 def unwatched(part: str) -> AbstractContextManager[None]:
@@ -31,10 +34,12 @@ class Stopwatch:
     >>> seconds = iter([0, 1, 3, 6, 10])
     >>> watch = Stopwatch(now=lambda: next(seconds))
     >>> with watch("forward"):
-    ...     with watch("read"):
+    ...     with watch("augment"):
     ...         pass
     >>> watch.seconds
-    {'other': 1, 'forward': 6, 'read': 3}
+    {'other': 1, 'forward': 6, 'augment': 3}
+
+    What is done `BESIDE` is taken from no part; one thread at a time may do it.
     """
 
     def __init__(self, settle: Callable[[], None] = lambda: None, now: Callable[[], float] = time.perf_counter) -> None:
@@ -44,9 +49,20 @@ class Stopwatch:
         self._within = [OTHER]
         self._since = now()
 
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
+    def __call__(self, part: str) -> AbstractContextManager[None]:
         """What happens inside belongs to that part."""
+        return self._beside(part) if part in BESIDE else self._part(part)
+
+    @contextmanager
+    def _beside(self, part: str) -> Iterator[None]:
+        since = self._now()
+        try:
+            yield
+        finally:
+            self._add(part, self._now() - since)
+
+    @contextmanager
+    def _part(self, part: str) -> Iterator[None]:
         self._note()
         self._within.append(part)
         try:
@@ -56,13 +72,16 @@ class Stopwatch:
             self._within.pop()
 
     def stop(self) -> dict[str, float]:
-        """The seconds of each part until now; they add up to all that went by."""
+        """The seconds of each part until now, which add up to all that went by, and of what was done beside."""
         self._note()
         return {part: round(seconds, 6) for part, seconds in self.seconds.items()}
 
     def _note(self) -> None:
         """Give the time since the last change to the part that it was spent in."""
         self._settle()
-        now, part = self._now(), self._within[-1]
-        self.seconds[part] = self.seconds.get(part, 0) + now - self._since
+        now = self._now()
+        self._add(self._within[-1], now - self._since)
         self._since = now
+
+    def _add(self, part: str, seconds: float) -> None:
+        self.seconds[part] = self.seconds.get(part, 0) + seconds

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from fusionbench.atomic import atomic_file, atomic_folder, sweep, writable_folder
+from fusionbench.atomic import atomic_file, atomic_folder, sweep, writable_folder, write_text
 from fusionbench.csvtext import csv_rows
 from fusionbench.errors import StoreError
 from fusionbench.predictions import Predictions
@@ -111,6 +111,14 @@ class Store:
         """The checkpoint of an unfinished fit."""
         return Checkpoint(self.root / "working" / key)
 
+    def traceback(self, key: str) -> Path:
+        """Where a fit failed in the code of others, if it did: a file of text, which goes when the fit is finished."""
+        return self.root / "working" / key / "traceback.txt"
+
+    def keep_traceback(self, key: str, text: str) -> None:
+        """Keep where a fit failed, for whoever has to mend that code."""
+        write_text(self.traceback(key), text)
+
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Wait until nobody else works on that fit, then hold it."""
@@ -146,6 +154,7 @@ class Store:
 
     def _door(self) -> FileLock:
         """Held for a moment by whoever comes in, and by whoever wants to be alone."""
+        writable_folder(self.root / "working")
         return FileLock(self.root / "working" / DOOR, mode=0o666)
 
     def fault(self, mark: str) -> str:

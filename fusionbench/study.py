@@ -145,6 +145,7 @@ def _check_components(comparison: Comparison, registry: Registry) -> None:
         _check_variant(name, variant, registry)
     _check_stages(comparison, registry)
     _check_transforms(comparison)
+    _check_machine(comparison)
 
 
 def _check_variant(name: str, variant: Variant, registry: Registry) -> None:
@@ -175,6 +176,14 @@ def _check_transforms(comparison: Comparison) -> None:
         from fusionbench.imaging.transforms import transforms_of
 
         transforms_of(extra)
+
+
+def _check_machine(comparison: Comparison) -> None:
+    """UsageError for a device that is not there, or a precision that it does not compute in."""
+    from fusionbench.devices import resolve_precision
+
+    for device in _devices(comparison):
+        resolve_precision(comparison.recipe.precision, device, set())
 
 
 def _check_modalities(comparison: Comparison, cohort: Cohort) -> None:

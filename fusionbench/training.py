@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -335,10 +335,20 @@ def _train_and_predict(
         return model, history, predictions, time.monotonic() - started
     except torch.OutOfMemoryError:
         peak = peak_memory(place.device_of(fit, ranks)) / 2**30
+        ways = " or ".join([*_less_memory(fit, type(model).lean), "a smaller --set preprocessing.resize"])
         raise TrainingError(
-            f"out of memory at {peak:.1f} GiB: try --set recipe.batch_size={max(1, fit.recipe['batch_size'] // 2)}, "
-            f"--precision bf16, or a smaller --set preprocessing.resize"
+            f"out of memory at {peak:.1f} GiB: try {ways}; --dry-run --cost says what would do"
         ) from None
+
+
+def _less_memory(fit: Fit, lean: Mapping[str, Any]) -> Iterator[str]:
+    """Flags that lessen the memory of a fit, the mildest first; `lean` are the options of its strategy that do."""
+    name, least = fit.fusion.name, 1 if fit.processes == 1 else 2 * fit.processes
+    if fit.recipe["precision"] == "32":
+        yield "--precision bf16"
+    yield from (f"--set {name}.{key}={value}" for key, value in lean.items() if fit.fusion.options.get(key) != value)
+    if (half := fit.recipe["batch_size"] // 2) >= least:
+        yield f"--set recipe.batch_size={half}"
 
 
 def _stages(model: FusionStrategy, fit: Fit) -> tuple[Stage, ...]:

@@ -54,7 +54,6 @@ def _alone(store: Store, keep: Sequence[Path]) -> Iterator[None]:
     """No run begins; with runs to `keep` none is at work, either."""
     if not (store.root / "fits").is_dir():
         raise UsageError(f"there is no store at {store.root}: name one with --store")
-    (store.root / "working").mkdir(exist_ok=True)
     with store.alone(at_rest=bool(keep)):
         yield
 

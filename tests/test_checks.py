@@ -397,6 +397,52 @@ class BrokenValue(Concat):
         self.way = {"a": 1}[how]
 
 
+class IdleExtra(Concat):
+    """Creates a layer that nothing passes through, if asked for it."""
+
+    def __init__(self, parts: Parts, *, aux: Annotated[Literal["no", "yes"], "a second head"] = "no") -> None:
+        super().__init__(parts)
+        if aux == "yes":
+            self.aux = nn.Linear(3, 3)
+
+
+class UndeclaredExtra(UndeclaredStage):
+    """Has a stage that `stage_names` does not know, if asked for it."""
+
+    def __init__(self, parts: Parts, *, warm: Annotated[bool, "a stage before the others"] = False) -> None:
+        super().__init__(parts)
+        self.warm = warm
+
+    def stages(self) -> tuple[Stage, ...]:
+        return super().stages() if self.warm else Concat.stages(self)
+
+
+class NormalisedIfAsked(NormalisedWeights):
+    """Divides by the sum of the class weights, if asked for it."""
+
+    def __init__(self, parts: Parts, *, norm: Annotated[bool, "divide by the sum of weights"] = False) -> None:
+        super().__init__(parts)
+        self.norm = norm
+
+    def stages(self) -> tuple[Stage, ...]:
+        return super().stages() if self.norm else Concat.stages(self)
+
+
+class MovesIfAsked(FrozenNormalisationMoves):
+    """Puts the frozen part into train mode, if asked for it."""
+
+    def __init__(self, parts: Parts, *, thaw: Annotated[bool, "put the frozen part into train mode"] = False) -> None:
+        super().__init__(parts)
+        self.thaw = thaw
+
+    @classmethod
+    def parents(cls, modalities: tuple[str, ...], **options: Any) -> tuple[Parent, ...]:
+        return super().parents(modalities)
+
+    def stages(self) -> tuple[Stage, ...]:
+        return super().stages() if self.thaw else (Stage("rest", ("backbones", "head"), Warm.loss),)
+
+
 class Undocumented(Concat):
     name = "concat"
 
@@ -446,6 +492,10 @@ PLANTED = {
     OneNote: "notes",
     WrongDefault: "options-valid",
     BrokenValue: "each-option",
+    IdleExtra: "every-parameter-trains",
+    UndeclaredExtra: "stages-declared",
+    NormalisedIfAsked: "class-weight-counts",
+    MovesIfAsked: "frozen-stays",
     Undocumented: "documented",
     TakesNothing: "kinds-known",
 }
@@ -454,6 +504,12 @@ PLANTED = {
 @pytest.mark.parametrize("cls", PLANTED, ids=lambda cls: cls.__name__)
 def test_a_planted_fault_turns_exactly_its_check_red(cls: type[FusionStrategy]) -> None:
     assert red("fusion", cls) == {PLANTED[cls]}
+
+
+def test_a_fault_of_another_value_of_an_option_says_which() -> None:
+    (fault,) = (verdict.detail for verdict in check_component(component("fusion", IdleExtra)) if not verdict.held)
+    assert fault.startswith("no gradient for aux.")
+    assert fault.endswith("with aux=yes)")
 
 
 # ------------------------------------------------------------------------------------------ backbones and attention

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,10 +20,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fusionbench import Batch, Cohort, FusionStrategy, Modality, Parts, Store, Study, Subject, load_registry, open_study
+from fusionbench.batches import chunks
 from fusionbench.costs.amounts import counted, sized
 from fusionbench.costs.budget import CHECKPOINT, Budget
 from fusionbench.costs.cost import GIB, USABLE, Cost, cards_for, cost_of, ways
 from fusionbench.fits import Fit
+from fusionbench.folds import Split
 from fusionbench.planning import Planner
 from fusionbench.training import build_strategy, is_trained, set_modes
 
@@ -245,6 +248,35 @@ def test_a_card_gets_the_first_way_that_fits(fits: Mapping[str, Fit]) -> None:
         small = [way for way, peak in peaks.items() if peak <= USABLE * card * GIB]
         assert flags == small[0]
     assert len(set(cards.values())) > 1
+
+
+def test_a_last_batch_that_joins_another_makes_the_largest_step(fits: Mapping[str, Fit]) -> None:
+    registry, whole = load_registry(), fits["unimodal"]
+    for number, largest in {8: 2, 7: 3}.items():  # 2, 2, 2, 2 and 2, 2, 3
+        fit = replace(whole, split=Split(whole.split.training[:number], whole.split.test[:1]))
+        (stage,) = cost_of(fit, registry, sizes(fit)).stages
+        assert stage.batch_size == largest == max(map(len, chunks(fit.learners, 2)))
+    three = replace(whole, recipe={**whole.recipe, "batch_size": 3}, stages=with_batches(whole, 3))
+    assert cost_of(fit, registry, sizes(fit)).stages[0].peak == cost_of(three, registry, sizes(fit)).stages[0].peak
+
+
+def with_batches(fit: Fit, size: int) -> dict[str, Mapping[str, Any]]:
+    return {name: {**stage, "batch_size": size} for name, stage in fit.stages.items()}
+
+
+def test_a_process_of_two_takes_half_a_batch_and_sends_its_gradients(fits: Mapping[str, Fit]) -> None:
+    registry, fit = load_registry(), fits["unimodal"]
+    one = replace(fit, stages=with_batches(fit, 4))
+    two = replace(fit, stages=with_batches(fit, 8), recipe={**fit.recipe, "batch_size": 8, "processes": 2})
+    (alone,), (shared,) = (cost_of(some, registry, sizes(fit)).stages for some in (one, two))
+    assert (alone.batch_size, alone.saved, alone.flops) == (shared.batch_size, shared.saved, shared.flops)
+    assert {way.recipe["batch_size"] for _, way in ways(two, {})} == {8, 4}  # of fewer a process would have one
+    tiny = dict.fromkeys(sizes(fit), (1, 1, 1))  # so that gradients are more than what lies between
+    assert peak_of(two, tiny) - peak_of(one, tiny) == pytest.approx(cost_of(one, registry, tiny).weights, rel=0.1)
+
+
+def peak_of(fit: Fit, size: Mapping[str, tuple[int, int, int]]) -> int:
+    return cost_of(fit, load_registry(), size).stages[0].peak
 
 
 def test_a_budget_adds_up_the_weights_of_the_fits_that_are_left(store: Store) -> None:

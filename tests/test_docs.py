@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, fields
+from importlib import import_module
 from importlib.resources import files
+from inspect import get_annotations
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,21 @@ import tomli_w
 from pydantic import BaseModel
 from typer.main import get_command
 
-from fusionbench import Comparison, load_comparison, load_registry
+from fusionbench import (
+    Batch,
+    Cohort,
+    Comparison,
+    FusionStrategy,
+    Modality,
+    Stage,
+    Subject,
+    load_comparison,
+    load_registry,
+)
 from fusionbench.experiment import StageRecipe, Variant, merged, parse_setting, read_config, shipped_configs
 from fusionbench.metrics import METRICS
+from fusionbench.registry import HOOK_OF_KIND
+from fusionbench.testing.checks import check_component
 from fusionbench_cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +76,10 @@ def _blocks(page: Path) -> Iterator[Block]:
         yield Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2], before)
 
 
+PLUGIN_MODULES = [b for b in blocks("python") if b.page.name == "plugins.md" and "@hookimpl" in b.text]
+"""The blocks that are whole modules of a plugin."""
+
+
 # Code
 
 
@@ -89,6 +107,22 @@ def test_python_blocks_run(block: Block, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     code = compile("\n" * block.line + block.text, str(block.page), "exec")
     exec(code, {"__name__": "__main__"})  # noqa: S102 - the documents are ours
+
+
+@pytest.mark.parametrize("block", PLUGIN_MODULES[1:], ids=str)
+def test_whole_plugins_keep_their_contract(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers copy them, so they must pass `fusionbench check`; test_third_party.py tries the first, the example."""
+    name = f"plugin_of_{block.page.stem}_{block.line}"
+    (tmp_path / f"{name}.py").write_text(block.text)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = vars(import_module(name))
+    offered = {kind: module[hook]() for kind, hook in HOOK_OF_KIND.items() if hook in module}
+    plugins = [
+        component for component in load_registry().with_classes(name, **offered).components if component.plugin == name
+    ]
+    assert plugins
+    verdicts = [verdict for plugin in plugins for verdict in check_component(plugin)]
+    assert not {verdict.promise: verdict.detail for verdict in verdicts if not verdict.held}
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=str)
@@ -154,7 +188,8 @@ def test_commands_exist_with_their_flags_and_names(block: Block, call: list[str]
     asked = LEAVES[path].make_context(path[-1], call[len(path) :]).params
     config = asked.get("config") or "demo"
     variants = load_comparison(config).variants if config in shipped_configs() else {}
-    known = {component.name for component in load_registry().components} | {"gated", "NAME", "all", *variants}
+    written = {name for module in PLUGIN_MODULES for name in re.findall(r'^    name = "(.+)"$', module.text, re.M)}
+    known = {component.name for component in load_registry().components} | {"NAME", "all", *variants, *written}
     kinds = {component.kind for component in load_registry().components}
     names = [*_words(asked.get("fusion")), *_words(asked.get("baselines")), *_words(asked.get("backbone"))]
     names += [*_words(asked.get("attention")), *_words(asked.get("ranking")), *_words(asked.get("cohort"))]
@@ -295,12 +330,60 @@ def test_the_table_of_options_of_guidance_is_that_of_describe() -> None:
         assert all(f"`{value}`" in row[2] for value in option.type.__args__)
 
 
+def test_the_table_of_attributes_of_a_strategy_is_complete_and_true() -> None:
+    declared = [name for name in get_annotations(FusionStrategy) if name != "name"]
+    documented = rows("plugins.md", "attribute")
+    assert [row[0] for row in documented] == [f"`{name}`" for name in declared]
+    assert [ast.literal_eval(row[1].strip("`")) for row in documented] == [getattr(FusionStrategy, n) for n in declared]
+
+
+@pytest.mark.parametrize("cls", [Stage, Batch])
+def test_the_tables_of_stage_and_batch_have_every_field(cls: type) -> None:
+    documented = rows("plugins.md", f"field of `{cls.__name__}`")
+    assert [row[0] for row in documented] == [f"`{field.name}`" for field in fields(cls)]
+
+
+def test_the_table_of_what_a_reader_returns_has_every_field() -> None:
+    documented = [(row[1], row[2]) for row in rows("plugins.md", "class")]
+    made = [field for cls in (Cohort, Modality, Subject) for field in fields(cls)]
+    assert documented == [(f"`{field.name}`", _default(field)) for field in made]
+
+
+def _default(field: Field[Any]) -> str:
+    if field.default_factory is not MISSING:
+        return f"`{field.default_factory()!r}`"
+    return "" if field.default is MISSING else f"`{field.default!r}`".replace("'", '"')
+
+
 def test_the_table_of_metrics_is_complete_and_true() -> None:
     better = {True: "higher", False: "lower"}
     expected = [[f"`{m.name}`", better[m.higher_is_better]] for m in METRICS.values()]
     documented = rows("evaluation.md", "metric")
     assert [row[:2] for row in documented] == expected
     assert [row[2] == "probabilities" for row in documented] == [m.needs_probabilities for m in METRICS.values()]
+
+
+# Benchmarks
+
+
+def quoted_benchmarks() -> list[tuple[str, list[str]]]:
+    """What is called in the documents and in the benchmarks' own: `benchmarks`, `benchmarks.NAME` or a file; words."""
+    texts = [path.read_text(encoding="utf-8") for path in (*PAGES, *(ROOT / "benchmarks").rglob("*.py"))]
+    calls = [
+        call for text in texts for call in re.findall(r"\bpython (?:-m )?(benchmarks[\w./]*)((?: [a-z_]+)*)", text)
+    ]
+    return [(module, words.split()) for module, words in calls]
+
+
+def test_a_quoted_benchmark_is_a_case_or_a_program() -> None:
+    from benchmarks.__main__ import CASES, LONG
+
+    called = quoted_benchmarks()
+    assert len(called) > 20
+    assert not [words for module, words in called if module == "benchmarks" and not {*words} <= {*CASES, *LONG}]
+    programs = {module for module, _ in called if module != "benchmarks"}
+    files = {name: ROOT / f"{name.replace('.', '/')}.py" for name in programs}
+    assert not [name for name, path in files.items() if not path.is_file() or "__main__" not in path.read_text()]
 
 
 # The picture
@@ -376,7 +459,7 @@ def test_who_writes_files() -> None:
 
 
 def test_no_core_module_names_a_component() -> None:
-    ordinary = {"none", "table", "fixed"}  # also a class weight, a kind of modality, a word
+    ordinary = {"none", "table", "fixed", "timm"}  # also a class weight, a kind of modality, a word, a library
     names = {component.name for component in load_registry().components} - ordinary
     for name, tree in trees(CORE).items():
         words = {

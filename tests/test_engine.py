@@ -11,9 +11,10 @@ from conftest import comparison
 from torch import Tensor
 
 from fusionbench import Cohort, FusionStrategy, Leaderboard, Parts, Store, Study, load_registry, open_study, run
-from fusionbench.engine import Event, Failed, Finished, Planned
+from fusionbench.engine import Event, Failed, Finished, Planned, forecast
 from fusionbench.runs import Run, begin_run, write_run
 from fusionbench.training import Progress
+from fusionbench_cli.render import Live
 
 
 class Unlucky(FusionStrategy):
@@ -70,6 +71,20 @@ def test_each_distinct_fit_is_trained_once(study: Study, store: Store) -> None:
     assert sum(isinstance(event, Planned) for event in events) == 2  # before, and when the ranking was known
 
 
+@pytest.mark.parametrize("baselines", [[], ["unimodal", "ensemble"]], ids=["parents of its own", "shared parents"])
+def test_a_forecast_counts_the_fits_that_are_then_done(cohort: Cohort, store: Store, baselines: list[str]) -> None:
+    study = open_study(comparison(baselines=baselines), cohort=cohort)
+    before, events = forecast(study, store), list[Event]()
+    outcome = run(study, store, listener=events.append)
+    assert (before.fits, before.stored) == (len(outcome.plan.jobs), 0)
+    assert before.undecided == (2 if baselines else 4)  # guidance of each fold, and the model of its primary
+    plans = [event.plan for event in events if isinstance(event, Planned)]
+    assert len({len(plan.jobs) + len(plan.waiting) for plan in plans}) == 1
+    assert len({sum(job.fit.work for job in (*plan.jobs, *plan.waiting)) for plan in plans}) == 1
+    after = forecast(study, store)
+    assert (after.fits, after.undecided, after.stored) == (before.fits, 0, before.fits)
+
+
 def test_work_told_by_progress_adds_up_to_the_work_planned(study: Study, store: Store) -> None:
     events: list[Event] = []
     outcome = run(study, store, listener=events.append)
@@ -87,9 +102,23 @@ def test_a_failing_strategy_fails_alone_with_its_reason(cohort: Cohort, tmp_path
     result = Run.of(outcome)
     assert sum(isinstance(event, Failed) for event in events) == 2
     assert "KeyError: 'no such luck' (test_engine.py:" in result.facts["methods"]["unlucky"]["failed"]
+    (failed, *_) = [event for event in events if isinstance(event, Failed)]
+    kept = Store(tmp_path).traceback(failed.job.key).read_text()
+    assert kept.startswith("Traceback (most recent call last):")
+    assert kept.rstrip().endswith("KeyError: 'no such luck'")
     others = [r for r in result.results if r.method != "unlucky"]
     assert len(others) == 2 * 5
     assert all(r.predictions for r in others)
+
+
+def test_a_failed_fit_is_not_counted_as_done(cohort: Cohort, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    registry = load_registry().with_classes("tests", fusion=[Unlucky])
+    asked = comparison(fusion=["unlucky"], baselines=["unimodal"], modalities=["a"], protocol={"refit": True})
+    study = open_study(asked, cohort=cohort, registry=registry)
+    with Live(study) as live:
+        run(study, store, listener=live)
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("1 fit done, 1 failed in 0:")
 
 
 def test_what_needs_a_failed_fit_fails_with_its_reason(cohort: Cohort, store: Store) -> None:

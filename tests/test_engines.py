@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -23,12 +24,13 @@ from torch import Tensor, nn
 
 from fusionbench import Cohort, FusionStrategy, Parts, Store, Study, load_registry, open_study, plan, run
 from fusionbench.devices import assigned, resolve_devices, workers_for
-from fusionbench.engine import Event, Failed, Finished
+from fusionbench.engine import Event, Failed, Finished, check_engine
 from fusionbench.engines import cluster, processes
 from fusionbench.errors import StoreError, UsageError
 from fusionbench.fits import runtime
 from fusionbench.runs import Run
 from fusionbench.training import Progress
+from fusionbench_cli.render import next_steps
 
 EPOCHS = 5
 
@@ -133,13 +135,21 @@ def test_a_scheduler_that_is_there_already_serves(foreign: str, cohort: Cohort, 
     assert served == tables_of(study, tmp_path / "serial")
 
 
+def levels() -> list[tuple[int, list[int]]]:
+    """The levels of the loggers of dask and asyncio, and of their handlers."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client", "asyncio")]
+    return [(logger.level, [handler.level for handler in logger.handlers]) for logger in loggers]
+
+
 @pytest.mark.enable_socket
 def test_a_scheduler_that_does_not_answer_is_named(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 0.2)
+    before = levels()
     with pytest.raises(UsageError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9: start one with"):
         run(study, Store(tmp_path), engine="dask", scheduler="tcp://127.0.0.1:9")
+    assert levels() == before  # of loggers that are somebody else's
 
 
 def test_dask_that_is_not_installed_is_named(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,11 +163,19 @@ def test_dask_that_is_not_installed_is_named(study: Study, tmp_path: Path, monke
     [
         ({"engine": "dusk"}, "no engine 'dusk': did you mean 'dask'?"),
         ({"scheduler": "tcp://somewhere:8786"}, "--scheduler is for --engine dask"),
+        ({"engine": "dask", "scheduler": "tcp://127.0.0.1:9"}, "no scheduler answers at"),
     ],
 )
-def test_a_wrong_word_is_refused(study: Study, tmp_path: Path, asked: dict[str, str], says: str) -> None:
+@pytest.mark.enable_socket
+def test_a_wrong_word_is_refused_before_anything_is_read_or_written(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], says: str
+) -> None:
+    monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 0.2)
     with pytest.raises(UsageError, match=says):
-        run(study, Store(tmp_path), **asked)  # type: ignore[arg-type]
+        run(study, Store(tmp_path / "store"), **asked)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=says):
+        check_engine(comparison(cohort={"data": "nowhere"}), **asked)  # type: ignore[arg-type]
+    assert not (tmp_path / "store").exists()
 
 
 # What a worker must have
@@ -209,25 +227,52 @@ def test_a_fit_of_another_machine_may_come_into_sight_late(store: Store, monkeyp
 OTHERS = [pytest.param(stop, marks=pytest.mark.slow) for stop in (signal.SIGTERM, signal.SIGKILL)]
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, *OTHERS], ids=lambda stop: stop.name)
-def test_an_interrupted_cluster_leaves_no_process_behind(tmp_path: Path, stop: signal.Signals) -> None:
-    write_tables(tmp_path / "data", table_cohort(subjects=60, features=6))
-    asked = ["--cohort", "table", "--data", "data", "--fusion", "ensemble", "--store", "store", "--out", "run"]
-    process = subprocess.Popen(
-        [PROGRAM, "run", *asked, "--engine", "dask", "--jobs", "1", "--set", "recipe.epochs=100000"],
-        cwd=tmp_path, env=os.environ | {"FUSIONBENCH_HOME": str(tmp_path / "home")}, start_new_session=True,
+INTERRUPTED = (130, "fusionbench: interrupted; the same command goes on where it stopped\n")
+
+
+def started(folder: Path, *asked: str) -> subprocess.Popen[str]:
+    """A run of its own session that would take hours."""
+    write_tables(folder / "data", table_cohort(subjects=60, features=6))
+    given = ["--cohort", "table", "--data", "data", "--fusion", "ensemble", "--store", "store", "--out", "run"]
+    return subprocess.Popen(
+        [PROGRAM, "run", *given, *asked, "--set", "recipe.epochs=100000"],
+        cwd=folder, env=os.environ | {"FUSIONBENCH_HOME": str(folder / "home")}, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(["--jobs", "2"], id="local"),
+        pytest.param(["--jobs", "2", "--engine", "dask"], id="dask", marks=pytest.mark.slow),
+        pytest.param(
+            ["--device", "cpu", "--strategy", "ddp", "--set", "recipe.processes=2", "--set", "recipe.batch_size=8"],
+            id="ddp",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_workers_that_are_interrupted_while_they_start_say_nothing(tmp_path: Path, asked: list[str]) -> None:
+    process = started(tmp_path, *asked)
+    while not any("spawn_main" in command for command in members(process.pid)) and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.3)  # the worker imports
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == INTERRUPTED
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, *OTHERS], ids=lambda stop: stop.name)
+def test_an_interrupted_cluster_leaves_no_process_behind(tmp_path: Path, stop: signal.Signals) -> None:
+    process = started(tmp_path, "--engine", "dask", "--jobs", "1")
     working = tmp_path / "store" / "working"
     while not list(working.glob("[0-9a-f]*.lock")) and process.poll() is None:  # a worker is at a fit
         time.sleep(0.1)
     os.killpg(process.pid, stop) if stop is signal.SIGINT else process.send_signal(stop)  # a terminal tells everybody
     _, said = process.communicate(timeout=60)
     if stop is not signal.SIGKILL:
-        assert (process.returncode, said) == (
-            130,
-            "fusionbench: interrupted; the same command goes on where it stopped\n",
-        )
+        assert (process.returncode, said) == INTERRUPTED
     end = time.monotonic() + 20
     while (left := members(process.pid)) and time.monotonic() < end:
         time.sleep(0.1)
@@ -267,6 +312,20 @@ def test_devices_are_named_once_and_must_be_there(two_gpus: None) -> None:
     for wrong, says in {"cuda:0,2": "no device 'cuda:2'", "cuda:1,1": "twice", "cuda:0,": "no device 'cuda:'"}.items():
         with pytest.raises(UsageError, match=says):
             resolve_devices(wrong)
+
+
+def test_what_is_said_to_add_a_method_by_names_the_gpus_that_a_fit_spans(
+    two_gpus: None, cohort: Cohort, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = comparison(recipe={"device": "cuda:0,1", "batch_size": 8, "processes": 2})
+    study = open_study(asked, cohort=cohort)
+    next_steps(Path("there"), Path("store"), study)
+    said = capsys.readouterr().out
+    assert "--config there/experiment.toml --out there --device cuda:0,1 --fusion NAME" in said
+    with pytest.raises(UsageError, match="needs a GPU for each process"):
+        open_study(study.comparison, cohort=cohort)  # what experiment.toml says, without that
+    next_steps(Path("there"), Path("store"), open_study(comparison(recipe={"device": "cuda:1"}), cohort=cohort))
+    assert "--device" not in capsys.readouterr().out
 
 
 def test_workers_take_the_devices_in_turn() -> None:

@@ -79,6 +79,38 @@ def test_a_name_that_a_spreadsheet_would_calculate_is_written_as_it_is() -> None
     assert [line["method"] for line in csv_rows(Leaderboard.of(run).to_csv())] == ["=1+1", "-x"]
 
 
+# What is said of several methods
+
+
+SAW = "selection saw the test folds"
+
+
+def marked(*methods: str) -> Run:
+    return made_run(repeats=1, told={name: {"saw_test_folds": True} for name in methods})
+
+
+def test_a_mark_is_noted_once_with_the_methods_that_have_it() -> None:
+    notes = Leaderboard.of(marked("guidance", "ensemble")).notes()
+    assert [note for note in notes if SAW in note] == [f"* ensemble, guidance: {SAW}"]
+    assert f"* all rows: {SAW}" in Leaderboard.of(marked("guidance", "ensemble", FIRST)).notes()
+
+
+def test_a_row_with_a_mark_has_a_sign_where_people_read(capsys: pytest.CaptureFixture[str]) -> None:
+    board = Leaderboard.of(marked("guidance"))
+    assert r"| guidance\* |" in board.to_markdown()
+    assert rf"- \* guidance: {SAW}" in board.to_markdown()
+    assert "| ensemble |" in board.to_markdown()
+    text = shown(marked("guidance"), capsys)
+    assert re.search(r"^guidance\* ", text, re.MULTILINE)
+    assert re.search(r"^ensemble ", text, re.MULTILINE)
+    assert {line["method"] for line in csv_rows(board.to_csv())} == {"guidance", "ensemble", FIRST}
+
+
+def test_methods_that_failed_for_one_reason_are_told_in_one_line() -> None:
+    run = made_run(repeats=1, told={name: failed("no memory", []) for name in ("guidance", "ensemble")})
+    assert "ensemble, guidance failed: no memory" in Leaderboard.of(run).notes()
+
+
 # The terminal
 
 

@@ -93,6 +93,15 @@ def test_stages_are_trained_as_the_paper_says_or_as_was_decided(name: str) -> No
     assert set(recipe.stages) == {"secondary", "meta", "segment", "grade", "vae"} <= own
 
 
+@pytest.mark.parametrize("name", ["brats", *NAMES])
+def test_every_stage_that_starts_from_nothing_is_faster_than_fine_tuning(name: str) -> None:
+    """1e-5 is for pretrained networks. Stage `fit` is the recipe itself; `secondary` goes on from trained branches."""
+    recipe: Recipe = load_comparison(name).recipe
+    own = {stage for c in load_registry().of("fusion") for stage in c.cls.stage_names}  # type: ignore[attr-defined]
+    slow = {stage for stage in own - {"fit", "secondary"} if recipe.stage(stage)["learning_rate"] <= 1e-5}
+    assert not slow
+
+
 def test_the_two_differ_in_comments_only() -> None:
     first, second = (load_comparison(name) for name in NAMES)
     assert first == second

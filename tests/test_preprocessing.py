@@ -11,9 +11,11 @@ from fusionbench.imaging.preprocessing import (
     content_box,
     cropped,
     grid_after,
+    percentiles_of,
     preprocess_image,
     preprocess_labels,
     resampled,
+    rescaled,
     shift_of,
 )
 
@@ -66,6 +68,52 @@ def test_percentiles_of_the_whole_volume_become_0_and_1():
     low, high = np.percentile(volume, (0.5, 99.5))
     expected = (volume.clip(low, high) - low) / (high - low)
     assert np.allclose(preprocess_image(volume, preprocessing()), expected, atol=1e-6)
+
+
+PERCENTILES = [(0.5, 99.5), (0.0, 100.0), (1.0, 99.0), (33.3, 66.7), (100.0, 100.0)]
+
+
+@pytest.mark.parametrize("percentiles", PERCENTILES)
+@pytest.mark.parametrize("ends", [(0, 1), (0, 3), (-5, 900), (-32768, -32000), (-32768, 32767), (0, 70_000)])
+def test_counted_percentiles_are_numpys_to_the_last_bit(ends, percentiles):
+    random = np.random.default_rng(7)
+    for shape in ((1, 1, 1, 1), (1, 1, 1, 2), (1, 3, 4, 5), (2, 9, 10, 11)):
+        volume = random.integers(*ends, shape, endpoint=True).astype(np.float32)
+        for values in (volume, volume + np.float32(0.25), volume * np.float32(1.1)):
+            assert percentiles_of(values, percentiles).tobytes() == np.percentile(values, percentiles).tobytes()
+
+
+def test_whole_numbers_are_counted_and_not_sorted(monkeypatch):
+    sorted_, percentile = [], np.percentile
+    monkeypatch.setattr(np, "percentile", lambda *told: sorted_.append(told) or percentile(*told))
+    percentiles_of(voxels((1, 4, 5, 6)), (0.5, 99.5))
+    assert not sorted_
+    percentiles_of(voxels((1, 4, 5, 6)) / 3, (0.5, 99.5))
+    assert len(sorted_) == 1
+
+
+@pytest.mark.parametrize("scale", [1, -1, 0.37, -1e-3, 1e6])
+def test_rescaling_is_torchios_to_the_last_bit(scale):
+    import torchio
+
+    volume = voxels((2, 12, 13, 14)) * np.float32(scale)
+    volume[np.abs(volume) < np.float32(300 * abs(scale))] = -0.0
+    volume[:, :, :5] = np.abs(volume[:, :, :5]) * np.sign(scale)  # some zeros are 0, others -0
+    for percentiles in ((0.5, 99.5), (0.0, 100.0), (5.0, 80.0)):
+        transform = torchio.RescaleIntensity((0, 1), percentiles=percentiles)
+        theirs = transform(torch.from_numpy(volume.copy())).numpy()
+        before = volume.copy()
+        assert rescaled(volume, percentiles).tobytes() == theirs.tobytes()
+        assert np.array_equal(volume, before)
+
+
+def test_preprocessing_draws_nothing(monkeypatch):
+    """Not even inside: it may go on in a thread while another draws."""
+    drawn = []
+    monkeypatch.setattr(torch, "rand", lambda *told, **more: drawn.append(told))
+    monkeypatch.setattr(torch, "set_rng_state", drawn.append)
+    preprocess_image(voxels((1, 8, 9, 10)), preprocessing(crop=(6, 6, 6), resize=(4, 4, 4)))
+    assert not drawn
 
 
 def test_resizing_is_linear_and_does_not_alias():

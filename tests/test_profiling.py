@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from conftest import table_cohort, write_tables
 from fusionbench import Leaderboard, Run, Store, Study, run
 from fusionbench.engine import Outcome
 from fusionbench.profiling import ALL, Profile
-from fusionbench.stopwatch import OTHER, PARTS, Stopwatch, unwatched
+from fusionbench.stopwatch import BESIDE, OTHER, PARTS, Stopwatch, unwatched
 
 PROGRAM = Path(sys.executable).with_name("fusionbench")
 
@@ -36,12 +37,27 @@ def test_every_second_belongs_to_one_part_and_the_innermost_has_it() -> None:
     for _ in range(2):
         with watch("forward"):
             clock.now += 2
-            with watch("read"):
+            with watch("augment"):
                 clock.now += 4
             clock.now += 8
     clock.now += 16
-    assert watch.stop() == {OTHER: 17, "forward": 20, "read": 8}
+    assert watch.stop() == {OTHER: 17, "forward": 20, "augment": 8}
     assert sum(watch.stop().values()) == clock.now - 100
+
+
+def test_what_is_done_beside_is_taken_from_no_part() -> None:
+    clock = Clock()
+    watch = Stopwatch(now=clock)
+    with ThreadPoolExecutor(1) as thread, watch("forward"):
+        clock.now += 1
+        reading = watch("read")
+        thread.submit(reading.__enter__).result()
+        clock.now += 2
+        with watch("backward"):
+            clock.now += 4
+            thread.submit(reading.__exit__, None, None, None).result()
+            clock.now += 8
+    assert watch.stop() == {OTHER: 0, "forward": 3, "backward": 12, "read": 6}
 
 
 def failing(clock: Clock) -> float:
@@ -52,10 +68,11 @@ def failing(clock: Clock) -> float:
 def test_a_part_that_raises_ends_all_the_same() -> None:
     clock = Clock()
     watch = Stopwatch(now=clock)
-    with pytest.raises(ZeroDivisionError), watch("read"):
-        failing(clock)
+    for part in ("wait", "read"):
+        with pytest.raises(ZeroDivisionError), watch(part):
+            failing(clock)
     clock.now += 2
-    assert watch.stop() == {OTHER: 2, "read": 1}
+    assert watch.stop() == {OTHER: 3, "wait": 1, "read": 1}
 
 
 def test_the_device_is_waited_for_before_the_clock_is_read() -> None:
@@ -78,11 +95,13 @@ def watched(study: Study, store: Store) -> Outcome:
 def test_the_parts_of_a_fit_add_up_to_its_time(watched: Outcome) -> None:
     assert watched.records
     for record in watched.records.values():
-        assert set(record["profile"]) <= set(PARTS)
-        assert sum(record["profile"].values()) == pytest.approx(record["seconds"], abs=0.02)
+        parts = record["profile"]
+        assert set(parts) <= {*PARTS, *BESIDE}
+        assert sum(parts.get(part, 0) for part in PARTS) == pytest.approx(record["seconds"], abs=0.02)
     trained = [r["profile"] for r in watched.records.values() if r["fit"]["fusion"]["name"] == "guidance"]
     assert trained
-    assert all(parts[part] > 0 for parts in trained for part in PARTS)
+    assert all(parts[part] > 0 for parts in trained for part in (*PARTS, *BESIDE))
+    assert all(parts["read"] < parts["wait"] for parts in trained)  # no thread reads tables, so they are waited for
 
 
 def test_a_profile_sums_the_fits_of_each_strategy(watched: Outcome) -> None:
@@ -92,12 +111,15 @@ def test_a_profile_sums_the_fits_of_each_strategy(watched: Outcome) -> None:
     assert {kind for kind in profile.kinds if kind != ALL} == {
         record["fit"]["fusion"]["name"] for record in watched.records.values()
     }
-    for part in PARTS:
+    for part in (*PARTS, *BESIDE):
         total = sum(record["profile"].get(part, 0) for record in watched.records.values())
         assert profile.kinds[ALL].get(part, 0) == pytest.approx(total)
         several = [parts.get(part, 0) for kind, parts in profile.kinds.items() if kind != ALL]
         assert sum(several) == pytest.approx(total)
     assert all(len(row) == len(profile.header) for row in profile.rows())
+    for row in profile.rows():
+        shares = dict(zip(profile.header, row, strict=True))
+        assert sum(float(shares[part].rstrip("%")) for part in PARTS) == pytest.approx(100, abs=0.4)
     assert json.loads(profile.to_json())["fits"] == profile.fits
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -39,6 +40,8 @@ from fusionbench.errors import TrainingError, UsageError
 from fusionbench.fits import Fit, Job
 from fusionbench.ranks import Ranks, together
 from fusionbench.training import Progress, Workplace, _optimizer, build_strategy, execute, train_epoch
+
+pytestmark = pytest.mark.enable_socket  # the processes of a fit talk through one
 
 
 class Plain(Tiny):
@@ -172,6 +175,63 @@ def test_all_end_with_the_same_weights_and_statistics_and_saw_their_own_subjects
     assert [len(ids) for ids in whole] == [8, 10]
     assert set().union(*whole) == set(job.fit.learners)
     assert drawn != other_drawn
+
+
+class Noting(Ranks):
+    """Takes note of the part of a profile that each talk with the others belongs to."""
+
+    within: ClassVar[list[str]] = ["other"]
+    noted: ClassVar[list[tuple[str, str]]] = []
+
+    @classmethod
+    @contextmanager
+    def watch(cls, part: str) -> Iterator[None]:
+        cls.within.append(part)
+        yield
+        cls.within.pop()
+
+    def total(self, loss: float, subjects: int, device: torch.device) -> tuple[float, int]:
+        self.noted.append(("total", self.within[-1]))
+        return super().total(loss, subjects, device)
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.noted.append(("gradients", self.within[-1]))
+
+    def average_statistics(self, model: nn.Module) -> None:
+        self.noted.append(("statistics", self.within[-1]))
+
+
+def test_waiting_for_the_others_is_waiting_in_a_profile(cohort: Cohort, store: Store) -> None:
+    study = of_two(cohort, Plain, processes=1)
+    job, place, fabric = job_of(study), workplace(study, store), make_fabric("cpu", "32")
+    model = build_strategy(job.fit, place.registry)
+    batches = Batches(job.fit, place.volumes, fabric.device, watch=Noting.watch, ranks=Noting())
+    stage = model.stages()[0]
+    optimizer = fabric.setup_optimizers(_optimizer(model, stage, job.fit))
+    train_epoch(model, stage, 0, 1, job.fit, batches, fabric, optimizer)
+    assert set(Noting.noted) == {("total", "wait"), ("gradients", "wait"), ("statistics", "wait")}
+
+
+def listening(process: int) -> list[str]:
+    """The addresses, in hexadecimal, on which a process waits for others to connect."""
+    inodes = {str(path.readlink()) for path in Path(f"/proc/{process}/fd").iterdir() if path.is_symlink()}
+    tables = [Path(f"/proc/self/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables for line in table.splitlines()]
+    return [line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in inodes]
+
+
+def who_listens(ranks: Ranks, tell: Callable[[Any], None]) -> None:
+    ranks.sum(torch.ones(1))
+    tell(listening(os.getpid()) + (listening(os.getppid()) if ranks.leads else []))
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="asks the kernel of Linux who listens")
+def test_nobody_but_this_machine_can_talk_to_the_processes_of_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "elsewhere")  # what somebody has set for programs that span machines
+    told: list[list[str]] = []
+    together(2, "gloo", who_listens, told.append)
+    assert sum(map(len, told)) >= 3
+    assert {address for addresses in told for address in addresses} == {"0100007F"}
 
 
 def test_a_batch_is_shared_out_evenly_and_wholly() -> None:

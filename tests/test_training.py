@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,18 +21,27 @@ from fusionbench import (
     Stage,
     Store,
     Study,
+    compose,
     load_comparison,
     load_registry,
     open_study,
     plan,
+    training,
 )
 from fusionbench.batches import Batches, chunks
 from fusionbench.components import classification_loss
-from fusionbench.devices import forget_peak, peak_memory, resolve_device, resolve_precision
+from fusionbench.devices import (
+    FABRIC_PRECISION,
+    forget_peak,
+    make_fabric,
+    peak_memory,
+    resolve_device,
+    resolve_precision,
+)
 from fusionbench.errors import PluginError, TrainingError, UsageError
 from fusionbench.fits import Job
 from fusionbench.imaging.volumes import Volumes
-from fusionbench.numerics import seeded
+from fusionbench.numerics import deterministic, seeded
 from fusionbench.registry import Registry
 from fusionbench.training import (
     Progress,
@@ -63,6 +72,17 @@ class Tiny(FusionStrategy):
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("first", ("",), classification_loss), Stage("second", ("out", "drop"), classification_loss))
+
+
+class Frugal(Tiny):
+    """Can do with less memory."""
+
+    name = "frugal"
+    lean: ClassVar = {"thrift": 2}
+
+    def __init__(self, parts: Parts, *, thrift: int = 1) -> None:
+        """`thrift` is how much it saves."""
+        super().__init__(parts)
 
 
 def workplace(study: Study, store: Store, checkpoint_seconds: float = 30.0) -> Workplace:
@@ -148,9 +168,9 @@ def test_a_fit_reads_no_subject_but_its_own(study: Study, store: Store) -> None:
     read: set[str] = set()
     inputs = place.volumes.inputs
 
-    def watched(ids, modalities):  # type: ignore[no-untyped-def]
+    def watched(ids, modalities, **more):  # type: ignore[no-untyped-def]
         read.update(ids)
-        return inputs(ids, modalities)
+        return inputs(ids, modalities, **more)
 
     place.volumes.inputs = watched  # type: ignore[method-assign]
     outer = study.folds[0].split
@@ -248,7 +268,58 @@ def test_device_and_precision_are_chosen_once() -> None:
     assert resolve_precision("auto", "cpu", {"table"}) == "32"
     assert resolve_precision("auto", "cpu", {"image"}) == "32"
     assert resolve_precision("auto", "mps", {"image"}) == "32"
-    assert resolve_precision("16", "cpu", {"image"}) == "16"
+    assert resolve_precision("16", "cuda:1", {"image"}) == "16"
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_a_fit_is_trained_in_the_precision_that_was_asked_for(precision: str) -> None:
+    assert make_fabric("cpu", precision).strategy.precision.precision == FABRIC_PRECISION[precision]
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_half_precision_is_refused_where_it_would_be_another(device: str) -> None:
+    with pytest.raises(UsageError, match=f"--precision 16 needs a CUDA GPU, and the device is {device}:"):
+        resolve_precision("16", device, {"image"})
+
+
+def test_half_precision_on_a_cpu_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(UsageError, match="--precision 16 needs a CUDA GPU"):
+        compose(load_registry(), "demo", {"fusion": ["pixel"], "recipe": {"precision": "16", "device": "cpu"}})
+
+
+def test_an_epoch_that_needs_too_much_memory_says_all_that_would_lessen_it(
+    cohort: Cohort, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*args: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(training, "begin", too_much)
+    job = job_of(tiny_study(cohort, Frugal, recipe={"epochs": 1, "batch_size": 8}))
+    with pytest.raises(TrainingError) as told:
+        execute(job, workplace(tiny_study(cohort, Frugal), store), lambda progress: None)
+    assert str(told.value).partition("GiB: ")[2] == (
+        "try --precision bf16 or --set frugal.thrift=2 or --set recipe.batch_size=4 or a smaller --set "
+        "preprocessing.resize; --dry-run --cost says what would do"
+    )
+    spared = replace(job.fit.fusion, options={"thrift": 2})
+    spare = replace(job.fit, fusion=spared, recipe={**job.fit.recipe, "precision": "bf16", "batch_size": 1})
+    with pytest.raises(TrainingError, match="GiB: try a smaller --set"):
+        execute(replace(job, key="spare", fit=spare), workplace(tiny_study(cohort, Frugal), store), lambda p: None)
+
+
+def test_kernels_are_deterministic_inside_and_outside_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with deterministic():
+            assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == (True, False)
+        assert torch.backends.cudnn.benchmark
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    with deterministic():
+        pass
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_with_channels_last_an_image_network_is_laid_out_so_and_predicts_the_same(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """From the files of a cohort to tensors: one grid per subject, crop, resampling, cache, and every fault at once."""
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
@@ -10,7 +13,7 @@ import pytest
 import torch
 
 from fusionbench.cohorts import Cohort, Modality, Subject
-from fusionbench.errors import CohortError
+from fusionbench.errors import CohortError, StoreError
 from fusionbench.experiment import Preprocessing
 from fusionbench.imaging import imagecache
 from fusionbench.imaging.volumes import Volumes, repeated_images
@@ -310,14 +313,105 @@ def test_a_file_is_read_once_and_an_unchanged_one_never_again(tmp_path, monkeypa
     assert read == []
 
 
-def test_what_is_cached_is_mapped_and_not_kept_in_memory(tmp_path):
+@contextmanager
+def open_files(most: int) -> Iterator[None]:
+    """This process may have descriptors below `most` only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def next_descriptor() -> int:
+    with Path("/dev/null").open() as file:
+        return file.fileno()
+
+
+def test_a_cohort_may_have_more_images_than_files_may_be_open(tmp_path, monkeypatch):
+    names = [f"s{n:02d}" for n in range(24)]
+    files = {name: write(tmp_path / f"{name}.nii.gz", voxels(seed=n)) for n, name in enumerate(names)}
+    made = cohort(*[(name, {"t1": files[name]}, None) for name in names])
+    with open_files(next_descriptor() + 8):
+        volumes = Volumes(made, preprocessing(), tmp_path / "cache")
+        volumes.prepare(names, ["t1"])
+        read = counted(monkeypatch)
+        batches = [volumes.inputs([name], ["t1"])["t1"] for name in (*names, *names)]
+    assert read == []
+    assert len({float(batch.sum()) for batch in batches}) == len(names)
+
+
+def test_an_entry_that_cannot_be_opened_now_is_not_broken(tmp_path, monkeypatch):
+    made, cache = pair(tmp_path), tmp_path / "cache"
+    volumes = Volumes(made, preprocessing(), cache)
+    volumes.prepare(["first"], ["t1"])
+    read = counted(monkeypatch)
+    entries = {entry: entry.stat().st_mtime_ns for entry in cache.iterdir()}
+    for asked in (volumes, Volumes(made, preprocessing(), cache)):  # with and without the facts of the file
+        with (
+            open_files(0),
+            pytest.raises(StoreError, match="Too many open files; allow more with `ulimit") as error,
+        ):
+            asked.inputs(["first"], ["t1"])
+        assert "\n" not in str(error.value)
+    assert read == []
+    assert {entry: entry.stat().st_mtime_ns for entry in cache.iterdir()} == entries
+    (entry,) = cache.glob("*.npy")
+    entry.unlink()
+    entry.mkdir()
+    with pytest.raises(StoreError, match=r"cannot read .*npy: Is a directory; make it readable or delete it"):
+        volumes.inputs(["first"], ["t1"])
+
+
+def other_array(content):
+    shape = content.shape
+    return {
+        "another type": content.astype(np.float32),
+        "another shape": content.reshape(*shape[:3], shape[4 - 1] // 2, 2),
+        "other axes": np.asfortranarray(content),
+        "one voxel less": content.ravel()[1:],
+    }
+
+
+@pytest.mark.parametrize("kind", ["another type", "another shape", "other axes", "one voxel less"])
+def test_an_entry_that_holds_something_else_is_made_again(tmp_path, kind):
+    made, cache = pair(tmp_path), tmp_path / "cache"
+    volumes = Volumes(made, preprocessing(), cache)
+    fresh = volumes.inputs(["first"], ["t1"])["t1"]
+    (entry,) = cache.glob("*.npy")
+    good = entry.read_bytes()
+    for mend in (lambda: volumes.inputs(["first"], ["t1"]), lambda: volumes.prepare(["first"], ["t1"])):
+        np.save(entry, other_array(np.load(entry))[kind])
+        mend()
+        assert entry.read_bytes() == good
+    assert torch.equal(volumes.inputs(["first"], ["t1"])["t1"], fresh)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 719, 720, 721])
+def test_images_are_read_in_pieces_of_any_size(tmp_path, monkeypatch, chunk):
+    volumes = both(tmp_path, (voxels((*SHAPE[:2], 6)),), (voxels(seed=1),), (voxels(seed=2) % 5,))
+    volumes.prepare(["one"], ["t1", "t2"], segmentation=True)
+    monkeypatch.setattr(imagecache, "CHUNK", chunk)
+    files = counted(monkeypatch)
+    cached = {array.tobytes(): array for array in map(np.load, (tmp_path / "cache").glob("*.npy"))}
+    read = {**volumes.inputs(["one"], ["t1", "t2"]), "seg": volumes.segmentation(["one"])}
+    for values in read.values():
+        stored = values[0].numpy().astype(np.int16 if values.dtype == torch.int16 else np.float16)
+        assert np.array_equal(cached[stored.tobytes()], values[0])
+    assert {values.dtype for values in read.values()} == {torch.float32, torch.int16}
+    assert files == []
+
+
+def test_no_image_is_kept_in_memory(tmp_path):
     volumes = both(tmp_path, (voxels(),), (voxels(seed=1),), (voxels(seed=2) % 2,))
     for made in (volumes, Volumes(volumes.cohort, preprocessing(), tmp_path / "cache")):
         assert made.check(["one", "two"], ["t1", "t2"]) == []
+        made.inputs(["one", "two"], ["t1", "t2"])
         made.segmentation(["one"])
-        files = [made._files(id) for id in ("one", "two")]
-        assert [type(array) for one in files for array in one._arrays.values()] == [np.memmap] * 5
-        assert not any(one._read for one in files)
+        kept = [value for id in ("one", "two") for value in vars(made._files(id)).values()]
+        held = [one for value in kept for one in (value.values() if isinstance(value, dict) else [value])]
+        assert not any(isinstance(one, (np.ndarray, torch.Tensor, imagecache.Image)) for one in held)
 
 
 def test_a_changed_file_is_read_again(tmp_path, monkeypatch):

@@ -1,1 +1,1 @@
-"""Measurements behind tables of the documents that have no target: `python -m benchmarks.studies.NAME`."""
+"""Measurements behind tables of the documents that have no target; the docstring of each says how it is called."""

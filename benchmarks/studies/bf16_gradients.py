@@ -1,7 +1,8 @@
 """How far the convolutions of `rmc` are from float32 when a CPU computes them in bf16: the table of docs/backbones.md.
 
-    python -m benchmarks.studies.bf16_gradients            a line for each size; NaN and crashes are findings, not faults of it
+    python -m benchmarks.studies.bf16_gradients
 
+A line for each size; NaN and crashes are findings, not faults of it.
 For every convolution the output and the gradient of the weight are computed again in float32, from the same inputs and
 the same gradient, both rounded to bf16 as autocast does. The worst relative difference of the network is printed.
 """
@@ -54,7 +55,7 @@ def errors(layer: nn.Conv3d, seen: Seen) -> tuple[float, float]:
     assert seen.gradient is not None
     assert layer.weight.grad is not None
     weight = layer.weight.detach().bfloat16().float().requires_grad_()
-    exact = F.conv3d(seen.inputs.bfloat16().float(), weight, None, layer.stride, layer.padding)  # type: ignore[arg-type]
+    exact = F.conv3d(seen.inputs.bfloat16().float(), weight, None, layer.stride, layer.padding)
     (gradient,) = torch.autograd.grad(exact, weight, seen.gradient.float())
     return _relative(seen.output, exact), _relative(layer.weight.grad, gradient)
 

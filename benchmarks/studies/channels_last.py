@@ -7,26 +7,25 @@ Forward and backward on one thread, both layouts in turn in one process, medians
 
 from __future__ import annotations
 
-import statistics
 import time
+from functools import partial
 
 import torch
 
+from benchmarks.targets import alternating
 from fusionbench_plugins.backbones.resnet import Rmc
 
-ROUNDS = 5
 CASES = ((16, (12, 48, 48), 2), (32, (12, 48, 48), 2), (16, (24, 64, 64), 2))
 """Width, (D, H, W), subjects."""
+LAYOUTS = (torch.contiguous_format, torch.channels_last_3d)
 
 
-def step(network: Rmc, x: torch.Tensor, bf16: bool) -> float:
-    """The processor's seconds of a forward and a backward pass."""
+def step(network: Rmc, x: torch.Tensor, bf16: bool) -> None:
+    """A forward and a backward pass; x is (B, 1, D, H, W)."""
     network.zero_grad()
-    started = time.process_time()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         loss = network(x).float().mean()
     loss.backward()
-    return time.process_time() - started
 
 
 def main() -> None:
@@ -35,15 +34,10 @@ def main() -> None:
     print("| width | size | precision | contiguous / channels_last_3d |\n|---|---|---|---|")
     for width, size, subjects in CASES:
         x = torch.rand(subjects, 1, *size)
-        ways = [(Rmc(1, width=width), x)]
-        ways.append((Rmc(1, width=width).to(memory_format=torch.channels_last_3d), x))
-        ways[1] = (ways[1][0], x.to(memory_format=torch.channels_last_3d))
+        ways = [(Rmc(1, width=width).to(memory_format=each), x.to(memory_format=each)) for each in LAYOUTS]
         for bf16 in (False, True):
-            taken: list[list[float]] = [[], []]
-            for _ in range(ROUNDS + 1):
-                for times, (network, inputs) in zip(taken, ways, strict=True):
-                    times.append(step(network, inputs, bf16))
-            plain, last = (statistics.median(times[1:]) for times in taken)
+            steps = {str(each): partial(step, *way, bf16) for each, way in zip(LAYOUTS, ways, strict=True)}
+            plain, last = alternating(steps, clock=time.process_time).values()
             shape = " x ".join(map(str, size))
             print(f"| {width} | {shape} | {'bf16' if bf16 else 'float32'} | {plain / last:.2f}x |", flush=True)
 

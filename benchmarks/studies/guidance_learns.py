@@ -1,11 +1,11 @@
 """Does guidance learn from its secondaries? Two experiments on ten phantoms each: the tables of docs/learning.md.
 
-    python -m benchmarks.studies.guidance_learns features          only t2 carries the grade; tables of radiomics; minutes
-    python -m benchmarks.studies.guidance_learns images            the demo with several starts and attention on and off; longer
-    python -m benchmarks.studies.guidance_learns images 0 1 2      some of the seeds
+    python -m benchmarks.studies.guidance_learns features        only t2 carries the grade; tables of radiomics
+    python -m benchmarks.studies.guidance_learns images          the demo with several starts and attention on and off
+    python -m benchmarks.studies.guidance_learns images 0 1 2    some of the seeds
 
-Prints Markdown: ROC-AUC, mean over the test folds, a line per seed. Nothing is chosen by these numbers. Fits are kept
-in the data home, so an interrupted call goes on where it stopped.
+The second takes longer. Prints Markdown: ROC-AUC, mean over the test folds, a line per seed. Nothing is chosen by these
+numbers. Fits are kept in the data home, so an interrupted call goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def images() -> tuple[str, dict[str, Any]]:
         "feature, plain": start("feature", "none"),
         "alone, plain": start("unimodal", "none") | {"modalities": ["t1ce"]},
     }
-    # bf16 is what the tables of docs/demo.md were made with; at this size it is right (benchmarks/studies/bf16_gradients.py)
+    # bf16 is what the tables of docs/demo.md were made with; at this size it is right (bf16_gradients.py)
     asked = {"fusion": [*variants, "feature"], "variants": variants, "recipe": {"precision": "bf16"}}
     return "demo", asked | PRIMARY
 

@@ -119,7 +119,9 @@ class Asked:
         return fusionbench.Store(self.store or (self.home or fusionbench.data_home()) / "store")
 
     def comparison(self) -> Comparison:
-        """The configuration with the flags laid over it."""
+        """The configuration with the flags laid over it; UsageError if nobody could do its fits."""
+        from fusionbench.engine import check_engine
+
         flags: dict[str, Any] = {
             "fusion": names(self.fusion) if self.fusion else None,
             "modalities": names(self.modalities) if self.modalities else None,
@@ -144,7 +146,9 @@ class Asked:
             },
         }
         asked = fusionbench.compose(self.registry, self.config, flags, self.setting or [])
-        return fusionbench.spanning(asked, self.strategy)
+        spanned = fusionbench.spanning(asked, self.strategy)
+        check_engine(spanned, jobs=self.jobs, engine=self.engine, scheduler=self.scheduler)
+        return spanned
 
     def study(self, comparison: Comparison) -> Study:
         """The comparison bound to its cohort, which is announced first."""

@@ -107,7 +107,7 @@ class Live:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.total, self.done, self.fits, self.fits_done = 1, 0, 0, 0
+        self.total, self.done, self.fits, self.fits_done, self.fits_failed = 1, 0, 0, 0, 0
         self.credit: dict[str, int] = {}
         self.started = self.told = time.monotonic()
         self.bar: Bar | None = None
@@ -126,7 +126,8 @@ class Live:
         if self.bar:
             self.bar.stop()
         elif kind is None:
-            say(f"{self.fits_done} fits done in {clock(time.monotonic() - self.started)}.")
+            done = f"{self.fits_done} fit{'s' * (self.fits_done != 1)} done{self._failed}"
+            say(f"{done} in {clock(time.monotonic() - self.started)}.")
 
     def __call__(self, event: Event) -> None:
         """Take note of an event and show it."""
@@ -143,20 +144,24 @@ class Live:
                 self.fits_done += 1
                 self.done += job.fit.work - self.credit.get(job.key, 0)
             case Failed(job, reason):
-                self.fits_done += 1
+                self.fits_failed += 1
                 self.done += job.fit.work - self.credit.get(job.key, 0)
                 names = ",".join(modality.name for modality in job.fit.modalities)
                 say(f"failed: {job.fit.fusion.name} on {names}: {reason}", self.bar.console if self.bar else None)
         self._show()
 
+    @property
+    def _failed(self) -> str:
+        return f", {self.fits_failed} failed" if self.fits_failed else ""
+
     def _planned(self, planned: Planned) -> None:
         """The work left is known anew; what the store had is no work."""
         todo = [job for job in planned.plan.jobs if job.key not in planned.stored]
-        self.fits = len(todo) + len(planned.plan.undecided)
-        self.total = sum(job.fit.work for job in todo) + sum(row.work for row in planned.plan.undecided)
+        todo += planned.plan.waiting
+        self.fits, self.total = len(todo), sum(job.fit.work for job in todo)
 
     def _show(self) -> None:
-        text = f"{self.fits_done}/{self.fits} fits"
+        text = f"{self.fits_done}/{self.fits} fits{self._failed}"
         if self.bar:
             self.bar.update(self.task, description=text, total=self.total, completed=self.done)
         elif time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
@@ -179,7 +184,7 @@ def leaderboard(board: Leaderboard) -> None:
     """The ranking of the modalities and the table of methods."""
     columns = board.narrow_columns(console().width)
     _rankings(board)
-    rows = [[row.method, *board.ranked(row), *board.cells(row, columns)] for row in board.rows]
+    rows = [[row.title, *board.ranked(row), *board.cells(row, columns)] for row in board.rows]
     names = (column.partition(" ")[0] for column in columns)  # `published` says it: it stands beside ours
     header = ["method", *board.ranked(), *names]
     print_table("Leaderboard", header, rows, right=range(1, len(header)), wraps=0)
@@ -199,7 +204,10 @@ def subsets(found: Subsets) -> None:
 def next_steps(folder: Path, store: Path, study: Study) -> None:
     """Where the files are, and what to do next."""
     import fusionbench
+    from fusionbench.devices import named
 
+    spans = study.comparison.recipe.processes > 1 and len(study.devices) > 1
+    spanned = f" --device {named(study.devices)}" if spans else ""  # experiment.toml says of what kind alone
     path = shlex.quote(str(folder))
     place = "" if store == fusionbench.data_home() / "store" else f" --store {shlex.quote(str(store))}"
     predict = f"fusionbench predict {path} --data NEW{place}"
@@ -213,7 +221,7 @@ def next_steps(folder: Path, store: Path, study: Study) -> None:
     say(
         f"Next: fusionbench report {path}\n"
         f"      (one page: what is real, what is tied, curves, checklist)\n"
-        f"      fusionbench run --config {path}/experiment.toml --out {path} --fusion NAME\n"
+        f"      fusionbench run --config {path}/experiment.toml --out {path}{spanned} --fusion NAME\n"
         f"      (adds a method to this table; `fusionbench list fusion` names them)\n"
         f"      {predict}\n"
         f"      (classifies new subjects by these models)"

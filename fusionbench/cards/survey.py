@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +10,6 @@ from fusionbench.cards.card import CohortCard, Scan, card_of
 from fusionbench.cohorts import Cohort, CohortReader, Proposal
 from fusionbench.errors import CohortError, UsageError
 from fusionbench.experiment import Comparison
-from fusionbench.imaging.nifti import Size
-from fusionbench.imaging.preprocessing import EMPTY
 from fusionbench.imaging.volumes import Volumes
 from fusionbench.registry import Registry, read_cohort
 from fusionbench.study import open_study
@@ -83,7 +79,7 @@ def survey(
     compared, faults = _compared(comparison, registry, cohort)
     volumes = Volumes(compared, comparison.preprocessing, cache)
     names = comparison.modalities or tuple(modality.name for modality in cohort.modalities)
-    found = tuple(dict.fromkeys((*faults, *_crop_told_once(_bad_files(volumes, names), volumes, names))))
+    found = tuple(dict.fromkeys((*faults, *volumes.crop_told_once(_bad_files(volumes, names), names))))
     return Survey(found) if found else Survey(card=_card(volumes, names))
 
 
@@ -100,30 +96,6 @@ def _bad_files(volumes: Volumes, modalities: tuple[str, ...]) -> Iterable[str]:
     subjects = volumes.cohort.subjects
     yield from volumes.check([subject.id for subject in subjects], modalities)
     yield from volumes.check([subject.id for subject in subjects if subject.seg], modalities, segmentation=True)
-
-
-def _crop_told_once(faults: Iterable[str], volumes: Volumes, modalities: tuple[str, ...]) -> list[str]:
-    """The faults; where images are lost in a crop that is larger than they are, one that says which would fit."""
-    crop, size = volumes.preprocessing.crop, _usual_size(volumes, modalities)
-    faults = list(dict.fromkeys(faults))
-    lost = [fault for fault in faults if EMPTY in fault]
-    if len(lost) < 2 or not crop or not size or all(mine >= window for mine, window in zip(size, crop, strict=True)):
-        return faults
-    told = (
-        f"{len(lost)} images are lost in preprocessing.crop={list(crop)}: {EMPTY}; most files are {list(size)}, "
-        f"so set preprocessing.crop={list(size)}"
-    )
-    return [told, *(fault for fault in faults if fault not in lost)]
-
-
-def _usual_size(volumes: Volumes, modalities: tuple[str, ...]) -> Size | None:
-    """The (D, H, W) of most files that can be read; None if there is none."""
-    sizes: Counter[Size] = Counter()
-    for subject in volumes.cohort.subjects:
-        for name in (name for name in modalities if name in subject.files):
-            with suppress(CohortError):  # told already
-                sizes[volumes.grid(subject.id, name).size] += 1
-    return sizes.most_common(1)[0][0] if sizes else None
 
 
 def _card(volumes: Volumes, modalities: tuple[str, ...]) -> CohortCard:

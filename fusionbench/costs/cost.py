@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
+from fusionbench.batches import chunks
 from fusionbench.cohorts import Modality
 from fusionbench.components import OUTLINE, Batch, FusionStrategy, Stage
+from fusionbench.costs.meter import Meter, kept
 from fusionbench.errors import describe
 from fusionbench.fits import Fit
 from fusionbench.imaging.nifti import Size
+from fusionbench.ranks import Ranks, as_vector
 from fusionbench.registry import Registry
 from fusionbench.training import build_strategy, is_trained, set_modes
 
@@ -38,6 +37,7 @@ class StageCost:
 
     name: str
     batch_size: int
+    """Subjects in the largest step, of one process where several do the fit."""
     flops: int
     """Of forward, backward and what is computed again, per subject; a multiplication and an addition are two."""
     saved: int
@@ -67,48 +67,6 @@ class Cost:
         return max([self.predicting, *(stage.peak for stage in self.stages)])
 
 
-@dataclass
-class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts FLOPs, and the bytes of the tensors that there are, now and at most; those of the backward pass too.
-
-    Not with torch's FlopCounterMode: what is computed again in the backward pass would live longer under it.
-    """
-
-    flops: int = 0
-    now: int = 0
-    peak: int = 0
-    known: set[int] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do what was asked, and take note of the work and of the memory behind what comes out."""
-        result = func(*args, **(kwargs or {}))
-        if count := flop_registry.get(func._overloadpacket):
-            self.flops += count(*args, **(kwargs or {}), out_val=result)
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._see(tensor.untyped_storage())
-        return result
-
-    def restart(self) -> None:
-        """Count work from nothing, and the most of memory from what there is."""
-        self.flops, self.peak = 0, self.now
-
-    def _see(self, storage: torch.UntypedStorage) -> None:
-        address, size = storage._cdata, storage.nbytes()
-        if address not in self.known:
-            self.known.add(address)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, address, size)
-
-    def _forget(self, address: int, size: int) -> None:
-        self.known.discard(address)
-        self.now -= size
-
-
 def cost_of(fit: Fit, registry: Registry, sizes: Mapping[str, Size]) -> Cost:
     """What the fit will need, its images being of these (D, H, W).
 
@@ -117,7 +75,7 @@ def cost_of(fit: Fit, registry: Registry, sizes: Mapping[str, Size]) -> Cost:
     """
     cost = Cost()
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), _Meter() as meter:
+        with FakeTensorMode(allow_non_fake_inputs=True), Meter() as meter:
             model = build_strategy(fit, registry)
             cost = Cost(model.parameter_count, sum(map(_bytes, model.state_dict().values())))
             flops, predicting = _prediction(model, fit, sizes, meter)
@@ -132,8 +90,9 @@ def cost_of(fit: Fit, registry: Registry, sizes: Mapping[str, Size]) -> Cost:
 def ways(fit: Fit, lean: Mapping[str, Any]) -> Iterator[tuple[str, Fit]]:
     """Ways to do a fit in ever less memory: the flags that say so, and the fit so changed. First as it is."""
     asked, precision = fit.recipe["batch_size"], fit.recipe["precision"]
+    least = 2 * fit.processes if fit.processes > 1 else 1
     options = "".join(f" --set {fit.fusion.name}.{name}={value}" for name, value in lean.items())
-    sizes = [asked >> halvings for halvings in range(asked.bit_length())]
+    sizes = [asked >> halvings for halvings in range(asked.bit_length()) if asked >> halvings >= least]
     for size, spare, number in product(sizes, dict.fromkeys(("", options)), dict.fromkeys((precision, "bf16"))):
         batch = f" --set recipe.batch_size={size}" if size != asked else ""
         flags = (f" --precision {number}" if number != precision else "") + spare + batch
@@ -163,9 +122,9 @@ def _changed(fit: Fit, options: Mapping[str, Any], recipe: Mapping[str, Any]) ->
     return replace(fit, fusion=fusion, recipe={**fit.recipe, **recipe}, stages=stages)
 
 
-def _prediction(model: FusionStrategy, fit: Fit, sizes: Mapping[str, Size], meter: _Meter) -> tuple[int, int]:
+def _prediction(model: FusionStrategy, fit: Fit, sizes: Mapping[str, Size], meter: Meter) -> tuple[int, int]:
     """The FLOPs of a prediction, per subject, and the bytes at most while a batch is predicted."""
-    subjects = fit.recipe["batch_size"]
+    subjects = _largest(fit.split.test, fit.recipe["batch_size"])
     batch = _batch(fit, sizes, subjects)
     model.eval()
     meter.restart()
@@ -174,37 +133,36 @@ def _prediction(model: FusionStrategy, fit: Fit, sizes: Mapping[str, Size], mete
     return meter.flops // subjects, meter.peak
 
 
-def _step(model: FusionStrategy, stage: Stage, fit: Fit, sizes: Mapping[str, Size], meter: _Meter) -> StageCost:
-    """What a step of that stage takes: the training loop's, but for the optimiser, of which the state is counted."""
-    subjects = min(fit.stages[stage.name]["batch_size"], len(fit.split.training))
+def _step(model: FusionStrategy, stage: Stage, fit: Fit, sizes: Mapping[str, Size], meter: Meter) -> StageCost:
+    """What the largest step of that stage takes in a process of the fit.
+
+    It is the training loop's, but for the optimiser, of which the state is counted.
+    """
+    subjects = _largest(fit.learners, fit.stages[stage.name]["batch_size"], fit.processes)
     batch = _batch(fit, sizes, subjects, inputs=stage.sees_inputs)
     set_modes(model, stage.trains)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_trained(name, stage.trains))
     meter.restart()
-    with _autocast(fit), _saved([*model.state_dict().values(), *batch.inputs.values()]) as saved:
+    with _autocast(fit), kept([*model.state_dict().values(), *batch.inputs.values()]) as saved:
         loss = stage.loss(model, batch, 0.0)
     loss.backward()  # type: ignore[no-untyped-call]
+    if fit.processes > 1:
+        as_vector([p.grad for p in model.parameters() if p.grad is not None])
     moments = 2 * sum(_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)  # Adam's
     for parameter in model.parameters():
         parameter.grad = None
     return StageCost(stage.name, subjects, meter.flops // subjects, sum(saved.values()), meter.peak + moments)
 
 
-@contextmanager
-def _saved(others: Iterable[Tensor]) -> Iterator[dict[int, int]]:
-    """Address -> bytes of what is kept for the backward pass inside, but for the memory of these tensors."""
-    known = {tensor.untyped_storage()._cdata for tensor in others}
-    saved: dict[int, int] = {}
+def _largest(ids: Sequence[str], size: int, processes: int = 1) -> int:
+    """Subjects in the largest batch, or in a process's share of it: a last one that is too small joins another.
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in known:
-            saved[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield saved
+    >>> _largest("abcdefg", 2), _largest("abcdefg", 4, 2)
+    (3, 4)
+    """
+    everybody = Ranks(0, processes)
+    return max((len(everybody.share(some)) for some in chunks(ids, size, 2 * processes)), default=size)
 
 
 def _batch(fit: Fit, sizes: Mapping[str, Size], subjects: int, *, inputs: bool = True) -> Batch:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster, Security, Worker, WorkerPlugin, get_worker
+from distributed.utils import silence_logging_cmgr
 
 from fusionbench.devices import assigned, kind_of, resolve_device
 from fusionbench.engines import Engine, Workers, attempt, given_up
 from fusionbench.errors import StoreError, TrainingError, UsageError
 from fusionbench.fits import Job, runtime
 from fusionbench.store import Store
+from fusionbench.subprocesses import uninterrupted
 from fusionbench.training import Progress, Report, Workplace
 
 SECONDS_TO_CONNECT: Final = 10
@@ -31,12 +33,16 @@ class Cluster(Engine):
     devices: tuple[str, ...]
     scheduler: str = ""
 
+    def check(self) -> None:
+        """UsageError if the scheduler does not answer; a cluster of its own is not started for that."""
+        if self.scheduler:
+            with _quiet(), self._client():
+                pass
+
     @contextmanager
     def workers(self, place: Workplace, report: Report) -> Iterator[Workers]:
         """The workers that there are, and those that join. UsageError in one line if no fit could be done by them."""
-        for name in ("distributed", "distributed.client"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters comes as an error of ours
-        with self._client() as client, place.store.marked() as mark:
+        with _quiet(), self._client() as client, place.store.marked() as mark:
             name = f"fusionbench-{mark}"
             client.subscribe_topic(name, lambda event: report(Progress(**event[1]["progress"])))
             with _handed_out(client, name, _Desk(place, mark, self._devices())):
@@ -110,26 +116,43 @@ class _Team(Workers):
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Have dask, and asyncio of what dask left unfinished, say nothing: what matters comes as an error of ours."""
+    unfinished = logging.getLogger("asyncio")
+    before = unfinished.level
+    unfinished.setLevel(logging.CRITICAL)
+    try:
+        with silence_logging_cmgr(logging.CRITICAL):
+            yield
+    finally:
+        unfinished.setLevel(before)
+
+
+@contextmanager
 def _own_cluster(jobs: int) -> Iterator[LocalCluster]:
     """A cluster on this machine, a fit per worker at a time, that nobody else on it can give work to."""
-    # Dask would limit the threads of libraries through the environment, and workers must compute as this process does.
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": {}}):
-        cluster = LocalCluster(
-            n_workers=jobs,
-            threads_per_worker=1,
-            memory_limit=0,
-            dashboard_address=None,
-            security=Security.temporary(),
-            silence_logs=logging.CRITICAL,
-        )
-    try:
+    with ExitStack() as afterwards:
+        # Dask would limit the threads of libraries through the environment, and workers must compute as this one does.
+        with dask.config.set({"distributed.nanny.pre-spawn-environ": {}}), uninterrupted():
+            cluster = LocalCluster(
+                n_workers=jobs,
+                threads_per_worker=1,
+                memory_limit=0,
+                dashboard_address=None,
+                security=Security.temporary(),
+                silence_logs=logging.CRITICAL,
+            )
+            afterwards.callback(_end, cluster)  # inside: an interruption that waited comes when this block ends
         yield cluster
-    finally:  # what the workers are at is not waited for: the store loses nothing
-        for nanny in cluster.workers.values():
-            nanny.auto_restart = False
-            if nanny.process and nanny.process.process:
-                cluster.sync(nanny.process.process.kill)
-        cluster.close()
+
+
+def _end(cluster: LocalCluster) -> None:
+    """End a cluster of our own; what its workers are at is not waited for: the store loses nothing."""
+    for nanny in cluster.workers.values():
+        nanny.auto_restart = False
+        if nanny.process and nanny.process.process:
+            cluster.sync(nanny.process.process.kill)
+    cluster.close()
 
 
 @contextmanager

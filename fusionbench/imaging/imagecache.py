@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fusionbench.atomic import atomic_file, write_text
 from fusionbench.cohorts import Subject, file_digest
-from fusionbench.errors import CohortError
+from fusionbench.errors import CohortError, StoreError
 from fusionbench.imaging.nifti import Box, Frame, Grid, Image, Size, mismatch, read_image
 from fusionbench.imaging.preprocessing import (
     content_box,
@@ -34,9 +40,14 @@ SEG = "seg"
 """What the tumour labels are called among the files of a subject."""
 
 Content = Literal["image", "labels"]
+Shape = tuple[int, int, int, int]
+"""(C, D, H, W)"""
+T = TypeVar("T")
 
-DTYPES: Mapping[Content, type[np.generic]] = {"image": np.float16, "labels": np.int16}
+DTYPES: Mapping[Content, np.dtype[Any]] = {"image": np.dtype(np.float16), "labels": np.dtype(np.int16)}
 """As what preprocessed voxels are cached."""
+CHUNK = 2**17
+"""Voxels that are read at once: few enough to be still in the processor's cache when they are widened."""
 
 
 @dataclass(frozen=True)
@@ -73,30 +84,26 @@ class ImageFiles:
         self.channels = {name: number for name, number in channels.items() if name in subject.files}
         self._read: dict[str, Image] = {}
         self._facts: dict[str, Facts] = {}
-        self._arrays: dict[str, NDArray[Any]] = {}
+        self._entries: dict[str, Path] = {}
         self._aligned = False
 
     def facts(self, name: str) -> Facts:
         """What is known of a file; it is read if nothing is."""
         if name not in self._facts:
             entry = self.cache / f"{self._key(name)}.json"
-            self._facts[name] = _load_facts(entry) or self._examine(name, entry)
+            self._facts[name] = _cached(entry, _parsed) or self._examine(name, entry)
         return self._facts[name]
 
-    def array(self, name: str) -> NDArray[Any]:
-        """The preprocessed voxels (C, D, H, W), mapped from the cache, where they are put if they are not there."""
-        if name not in self._arrays:
-            self._keep(name)
-            self._read.clear()
-        return self._arrays[name]
+    def fill(self, name: str, row: Tensor) -> None:
+        """Copy the preprocessed voxels into `row` (C, D, H, W) from the cache, where they are put if not there yet.
 
-    def labels(self) -> NDArray[Any]:
-        """The preprocessed tumour labels (1, D, H, W); CohortError if they do not lie where the images lie."""
-        array = self.array(SEG)
-        if not self._aligned and (faults := self._off_grid([*self.channels, SEG])):
-            raise CohortError(faults[0])
-        self._aligned = True
-        return array
+        No file stays open. CohortError for tumour labels that do not lie where the images lie.
+        """
+        if name == SEG:
+            self._check_aligned()
+        if not _cached(self._entry(name), partial(_fill, row, DTYPES[_content(name)])):
+            row.copy_(torch.from_numpy(self._kept(name)))
+            self._read.clear()
 
     def grid(self, name: str) -> Grid:
         """The grid of the preprocessed voxels."""
@@ -121,16 +128,27 @@ class ImageFiles:
             *(["resampled to the grid of the subject's first image"] if elsewhere else []),
         ]
 
+    def _check_aligned(self) -> None:
+        if not self._aligned and (faults := self._off_grid([*self.channels, SEG])):
+            raise CohortError(faults[0])
+        self._aligned = True
+
     def _keep(self, name: str) -> None:
-        entry = self.cache / f"{self._key(name, preprocessed=True)}.npy"
-        content: Content = "labels" if name == SEG else "image"
-        size = self.grid(name).size
-        if (found := _load_array(entry, content, size)) is None:
-            made = self._made(name, content)
-            with atomic_file(entry) as partial, partial.open("wb") as file:
-                np.save(file, made)
-            found = _load_array(entry, content, size)  # a map, so that memory does not grow with the cohort
-        self._arrays[name] = made if found is None else found
+        shape = (self.channels.get(name, 1), *self.grid(name).size)
+        if not _cached(self._entry(name), partial(_whole, shape, DTYPES[_content(name)])):
+            self._kept(name)
+
+    def _kept(self, name: str) -> NDArray[Any]:
+        """The preprocessed voxels, made and put into the cache."""
+        made = self._made(name, _content(name))
+        with atomic_file(self._entry(name)) as unfinished, unfinished.open("wb") as file:
+            np.save(file, made)
+        return made
+
+    def _entry(self, name: str) -> Path:
+        if name not in self._entries:
+            self._entries[name] = self.cache / f"{self._key(name, preprocessed=True)}.npy"
+        return self._entries[name]
 
     def _made(self, name: str, content: Content) -> NDArray[Any]:
         frame, image = self._frame(name), self._image(name)
@@ -152,13 +170,13 @@ class ImageFiles:
         return facts
 
     def _image(self, name: str) -> Image:
-        if name not in self._read:
+        if (image := self._read.get(name)) is None:
             path, channels = self._path(name), self.channels.get(name, 1)
             try:
-                self._read[name] = read_image(path, channels, self.preprocessing.max_voxels)
+                image = self._read[name] = read_image(path, channels, self.preprocessing.max_voxels)
             except CohortError as error:
                 raise CohortError(f"{self._where(name)}: {error}") from None
-        return self._read[name]
+        return image
 
     def _frame(self, name: str) -> Frame:
         """Where the voxels of a file lie when they are cropped: where they are, or where the first image is."""
@@ -217,19 +235,56 @@ def _faults_of(step: Callable[[str], object], names: Iterable[str]) -> list[str]
     return faults
 
 
-def _load_facts(entry: Path) -> Facts | None:
-    """What is cached under that name; None if it is not there or broken."""
-    try:
-        return Facts.parse(entry.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None
+def _content(name: str) -> Content:
+    return "labels" if name == SEG else "image"
 
 
-def _load_array(entry: Path, content: Content, size: Size) -> NDArray[Any] | None:
-    """What is cached under that name, as a memory map; None if it is not there or broken."""
+def _cached(entry: Path, read: Callable[[IO[bytes]], T]) -> T | None:
+    """What is read from a file of the cache; None if it is not there or broken, and so has to be made.
+
+    StoreError if it is there and cannot be opened or read: that is no reason to make it again.
+    """
     try:
-        # "c": torch wants memory that may be written; what is written stays in this process
-        array: NDArray[Any] = np.load(entry, mmap_mode="c")
-    except (OSError, ValueError, EOFError):
+        with entry.open("rb") as file:
+            return read(file)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError):
         return None
-    return array if array.dtype == DTYPES[content] and array.shape[1:] == size else None
+    except OSError as error:
+        many = error.errno in (errno.EMFILE, errno.ENFILE)
+        mend = "allow more with `ulimit -n`" if many else "make it readable or delete it, then it is made again"
+        raise StoreError(f"cannot read {entry}: {error.strerror or error}; {mend}") from None
+
+
+def _parsed(file: IO[bytes]) -> Facts:
+    return Facts.parse(file.read().decode())
+
+
+def _whole(shape: Shape, dtype: np.dtype[Any], file: IO[bytes]) -> bool:
+    """Whether a file holds an array of that shape and type, to its last byte."""
+    header = _header(shape, dtype)
+    begins_so = file.read(len(header)) == header
+    return begins_so and file.seek(0, io.SEEK_END) == len(header) + math.prod(shape) * dtype.itemsize
+
+
+def _fill(row: Tensor, dtype: np.dtype[Any], file: IO[bytes]) -> bool:
+    """Fill `row` (C, D, H, W) with the array of that type in a file; False if it holds another one."""
+    depth, height, width = row.shape[1:]
+    header = _header((row.shape[0], depth, height, width), dtype)
+    if file.read(len(header)) != header:
+        return False
+    chunk = np.empty(min(CHUNK, row.numel()), dtype)
+    for part in torch.split(row.view(-1), CHUNK):
+        some = chunk[: len(part)]
+        if file.readinto(some) < some.nbytes:  # type: ignore[attr-defined]
+            return False
+        part.copy_(torch.from_numpy(some))
+    return True
+
+
+@lru_cache(maxsize=64)
+def _header(shape: Shape, dtype: np.dtype[Any]) -> bytes:
+    """What `np.save` writes before the voxels."""
+    file = io.BytesIO()
+    told = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, told)
+    return file.getvalue()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,21 +31,43 @@ def preprocess_image(
     linear filter is as wide as the step between new voxels (as Pillow's and torch's `antialias`), so that every old
     voxel counts and nothing finer than the new grid is aliased into it.
     """
-    import torchio
-
-    rescale = torchio.RescaleIntensity((0, 1), percentiles=preprocessing.percentiles)
-    # torchio warns, and leaves the image as it was, where both percentiles are the same number
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        try:
-            scaled = _apply(rescale, cropped(torch.from_numpy(volume), preprocessing.crop, shift))
-        except RuntimeWarning:
-            low, high = preprocessing.percentiles
-            raise CohortError(
-                f"has one value from percentile {low} to {high}: {EMPTY}; set another crop or wider percentiles"
-            ) from None
+    window = cropped(torch.from_numpy(volume), preprocessing.crop, shift).numpy()
+    scaled = torch.from_numpy(rescaled(window, preprocessing.percentiles))
     resized: NDArray[np.float32] = _resized(scaled, preprocessing.resize).numpy()
     return resized
+
+
+def rescaled(volume: NDArray[np.float32], percentiles: tuple[float, float]) -> NDArray[np.float32]:
+    """A volume cut off at two percentiles, which become 0 and 1; CohortError if they are one value.
+
+    To the last bit what torchio's `RescaleIntensity((0, 1), percentiles)` makes of it, but no random number is drawn,
+    so that another thread may do it.
+    """
+    cutoff = percentiles_of(volume, percentiles).astype(np.float32)
+    array = np.clip(volume, *cutoff)
+    low, high = array.min(), array.max()
+    if low == high:
+        first, last = percentiles
+        raise CohortError(
+            f"has one value from percentile {first} to {last}: {EMPTY}; set another crop or wider percentiles"
+        )
+    with np.errstate(over="raise"):
+        array -= low
+        array /= high - low
+    return array
+
+
+def percentiles_of(volume: NDArray[np.float32], percentiles: tuple[float, float]) -> NDArray[np.float64]:
+    """`np.percentile(volume, percentiles)` to the last bit; whole numbers are counted where an int16 holds them."""
+    low, high, limits = float(volume.min()), float(volume.max()), np.iinfo(np.int16)
+    in_range = low >= limits.min and high <= limits.max and high - low <= limits.max
+    if not in_range or not np.array_equal(whole := volume.astype(np.int16), volume):
+        return np.asarray(np.percentile(volume, percentiles))
+    no_larger = torch.from_numpy((whole - np.int16(low)).ravel()).bincount().cumsum(0).numpy()
+    places = (volume.size - 1) * (np.array(percentiles) / 100)
+    before = np.floor(places)
+    pairs = (low + np.searchsorted(no_larger, [before, before + 1], side="right")).astype(np.float32)
+    return np.diagonal(np.quantile(pairs, places - before, axis=0))
 
 
 def preprocess_labels(
@@ -119,13 +140,6 @@ def shift_of(boxes: Sequence[Box], size: Size) -> Size:
     high = [max(box[1][axis] for box in boxes) for axis in range(3)]
     depth, height, width = ((first + last - n) // 2 for first, last, n in zip(low, high, size, strict=True))
     return depth, height, width
-
-
-def _apply(transform: Any, volume: Tensor) -> Tensor:
-    """A fixed torchio transform of one tensor; its axes may come in any order, as these transforms treat all alike."""
-    with torch.random.fork_rng(devices=[]):  # torchio draws whether to apply even what is always applied
-        result: Tensor = transform(volume)
-    return result
 
 
 def _resized(volume: Tensor, size: Size | None) -> Tensor:

@@ -12,25 +12,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fusionbench.cohorts import Cohort, Subject
 from fusionbench.errors import CohortError, summary
-from fusionbench.imaging.imagecache import DTYPES, SEG, ImageFiles
+from fusionbench.imaging.imagecache import SEG, ImageFiles
 from fusionbench.imaging.nifti import Grid, Size
+from fusionbench.imaging.preprocessing import EMPTY
 
 if TYPE_CHECKING:
     from fusionbench.experiment import Preprocessing
 
 
 class Volumes:
-    """The inputs of a cohort as tensors, preprocessed once and cached as half floats that are memory-mapped.
+    """The inputs of a cohort as tensors, preprocessed once, cached as half floats and read from there each time.
 
     A cached file is named for the SHA-256 of what it was made of, so a changed image or another preprocessing finds
-    nothing stale; a file that cannot be read is made again. Several processes may share one cache.
+    nothing stale; a broken one is made again. Neither open files nor memory grow with the cohort. Several processes
+    and threads may share one cache.
     """
 
     def __init__(self, cohort: Cohort, preprocessing: Preprocessing, cache: Path) -> None:
@@ -39,16 +39,16 @@ class Volumes:
         self._cache = cache
         self._known: dict[str, ImageFiles] = {}
 
-    def inputs(self, ids: Sequence[str], modalities: Sequence[str]) -> dict[str, Tensor]:
+    def inputs(self, ids: Sequence[str], modalities: Sequence[str], *, pinned: bool = False) -> dict[str, Tensor]:
         """Modality -> float32 (B, C, D, H, W) in [0, 1]; a table of F features is (B, F, 1, 1, 1), as it was read.
 
-        Zeros for a subject that lacks it.
+        Zeros for a subject that lacks it. Images may be put into pinned memory, from which a GPU copies by itself.
         """
-        return {name: self._input(ids, name) for name in modalities}
+        return {name: self._input(ids, name, pinned=pinned) for name in modalities}
 
-    def segmentation(self, ids: Sequence[str]) -> Tensor:
-        """Tumour labels (B, 1, D, H, W) through the same crop and resize; CohortError for a subject without."""
-        return _stacked(ids, [self._files(id).labels() for id in ids], torch.int16)
+    def segmentation(self, ids: Sequence[str], *, pinned: bool = False) -> Tensor:
+        """Tumour labels (B, 1, D, H, W), int16, through the same crop and resize; CohortError for a subject without."""
+        return self._images(ids, SEG, 1, torch.int16, pinned=pinned)
 
     def size(self, modality: str) -> Size:
         """The (D, H, W) of a modality after preprocessing; one voxel for a table."""
@@ -79,7 +79,7 @@ class Volumes:
         """Fill the cache, so that workers only read; CohortError names every bad subject at once."""
         faults = self.check(ids, modalities, segmentation=segmentation)
         if faults:
-            raise CohortError.of(self.cohort.name, faults)
+            raise CohortError.of(self.cohort.name, self.crop_told_once(faults, modalities))
 
     def check(self, ids: Sequence[str], modalities: Sequence[str], *, segmentation: bool = False) -> list[str]:
         """Every fault of these subjects, one line each; what is sound is in the cache afterwards."""
@@ -96,6 +96,19 @@ class Volumes:
             faults += bad
         return faults + _unequal_sizes(sizes)
 
+    def crop_told_once(self, faults: Iterable[str], modalities: Sequence[str]) -> list[str]:
+        """The faults; where images are lost in a crop that is larger than they are, one that says which would fit."""
+        crop, size = self.preprocessing.crop, self._usual_size(modalities)
+        faults = list(dict.fromkeys(faults))
+        lost = [fault for fault in faults if EMPTY in fault]
+        if len(lost) < 2 or not crop or not size or all(own >= window for own, window in zip(size, crop, strict=True)):
+            return faults
+        told = (
+            f"{len(lost)} images are lost in preprocessing.crop={list(crop)}: {EMPTY}; most files are {list(size)}, "
+            f"so set preprocessing.crop={list(size)}"
+        )
+        return [told, *(fault for fault in faults if fault not in lost)]
+
     def notes(self, ids: Sequence[str], modalities: Sequence[str], *, segmentation: bool = False) -> list[str]:
         """What was done to files beside the settings, one line each: turned to RAS, stripped of an axis, resampled."""
         images = [name for name in modalities if self.cohort.modality(name).kind == "image"]
@@ -106,6 +119,15 @@ class Volumes:
                 for what in self._files(subject.id).notes(name):
                     told.setdefault(what, []).append(f"{subject.id!r} {name}")
         return [f"{what}: {summary(places, ', ', 3)}" for what, places in sorted(told.items())]
+
+    def _usual_size(self, modalities: Sequence[str]) -> Size | None:
+        """The (D, H, W) of most files that can be read; None if there is none."""
+        sizes: Counter[Size] = Counter()
+        for subject in self.cohort.subjects:
+            for name in (name for name in modalities if name in subject.files):
+                with suppress(CohortError):  # told already
+                    sizes[self.grid(subject.id, name).size] += 1
+        return sizes.most_common(1)[0][0] if sizes else None
 
     @property
     def _image_names(self) -> list[str]:
@@ -118,20 +140,33 @@ class Volumes:
             self._known[id] = ImageFiles(subject, channels, self.preprocessing, self._cache)
         return self._known[id]
 
-    def _input(self, ids: Sequence[str], name: str) -> Tensor:
-        subjects = [self.cohort.subject(id) for id in ids]
-        if self.cohort.modality(name).kind == "table":
-            blank = (0.0,) * self.cohort.modality(name).channels
-            rows = torch.tensor([subject.features.get(name, blank) for subject in subjects], dtype=torch.float32)
-            return rows[:, :, None, None, None]  # (B, F) -> (B, F, 1, 1, 1)
-        volumes = [self._files(s.id).array(name) if s.has(name) else self._blank(name) for s in subjects]
-        return _stacked(ids, volumes, torch.float32)
+    def _input(self, ids: Sequence[str], name: str, *, pinned: bool) -> Tensor:
+        modality = self.cohort.modality(name)
+        if modality.kind == "image":
+            return self._images(ids, name, modality.channels, torch.float32, pinned=pinned)
+        blank = (0.0,) * modality.channels
+        rows = [self.cohort.subject(id).features.get(name, blank) for id in ids]
+        return torch.tensor(rows, dtype=torch.float32)[:, :, None, None, None]  # (B, F) -> (B, F, 1, 1, 1)
 
-    def _blank(self, name: str) -> NDArray[Any]:
-        return np.zeros((self.cohort.modality(name).channels, *self.size(name)), DTYPES["image"])
+    def _images(self, ids: Sequence[str], name: str, channels: int, dtype: torch.dtype, *, pinned: bool) -> Tensor:
+        """The images of that name, or the labels, each copied once into its row of (B, C, D, H, W)."""
+        here = [name == SEG or self.cohort.subject(id).has(name) for id in ids]
+        sizes = {
+            id: self._files(id).grid(name).size if there else self.size(name)
+            for id, there in zip(ids, here, strict=True)
+        }
+        if faults := _unequal_sizes(sizes):
+            raise CohortError(faults[0])
+        batch = torch.empty((len(ids), channels, *sizes[ids[0]]), dtype=dtype, pin_memory=pinned)
+        for row, id, there in zip(batch, ids, here, strict=True):
+            if there:
+                self._files(id).fill(name, row)
+            else:
+                row.zero_()
+        return batch
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_known": {}}  # another process maps the files anew
+        return self.__dict__ | {"_known": {}}  # another process looks at the files anew
 
 
 def repeated_images(subjects: Iterable[Subject], modalities: Sequence[str]) -> list[str]:
@@ -144,17 +179,6 @@ def repeated_images(subjects: Iterable[Subject], modalities: Sequence[str]) -> l
     return [f"{summary(same, ' and ')} are the same image; {mend}" for same in owners.values() if len(same) > 1]
 
 
-def _stacked(ids: Sequence[str], volumes: Sequence[NDArray[Any]], dtype: torch.dtype) -> Tensor:
-    """(C, D, H, W) each -> (B, C, D, H, W), copied once."""
-    faults = _unequal_sizes({id: _size(volume.shape) for id, volume in zip(ids, volumes, strict=True)})
-    if faults:
-        raise CohortError(faults[0])
-    batch = torch.empty((len(volumes), *volumes[0].shape), dtype=dtype)
-    for row, volume in zip(batch, volumes, strict=True):
-        row.copy_(torch.from_numpy(volume))
-    return batch
-
-
 def _unequal_sizes(sizes: Mapping[str, Size]) -> list[str]:
     """What to say if subjects come out in several sizes."""
     if len(set(sizes.values())) < 2:
@@ -162,12 +186,6 @@ def _unequal_sizes(sizes: Mapping[str, Size]) -> list[str]:
     usual = Counter(sizes.values()).most_common(1)[0][0]
     mend = "set preprocessing.crop or preprocessing.resize"
     return [f"{id!r} is {_text(size)}, most are {_text(usual)}: {mend}" for id, size in sizes.items() if size != usual]
-
-
-def _size(shape: Sequence[int]) -> Size:
-    """The (D, H, W) of (C, D, H, W)."""
-    _, depth, height, width = shape
-    return depth, height, width
 
 
 def _text(size: Size) -> str:

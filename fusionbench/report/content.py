@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 
-from fusionbench.leaderboard import Row
 from fusionbench.report.checklist import checklist
 from fusionbench.report.cohort import available, cohort
 from fusionbench.report.contributions import contributions
@@ -19,6 +18,7 @@ from fusionbench.report.scores import NAMES, costs, further, performance, readab
 from fusionbench.report.sources import Sources
 from fusionbench.report.summary import brief
 from fusionbench.report.training import loss_panel
+from fusionbench.rows import failure_notes, mark_notes
 
 NO_CLINICAL_USE = "For research. Not for clinical use: nothing here was tested on new patients."
 
@@ -50,7 +50,9 @@ def document(sources: Sources) -> Document:
 def _scores(sources: Sources) -> Iterator[Block]:
     yield performance(sources)
     findings = sources.board.findings
-    elsewhere = {*sources.board.cohort["notes"], *_of_rows(sources.board.rows), *(findings.notes() if findings else [])}
+    rows = sources.board.rows  # their marks stand in them
+    of_rows = (*mark_notes(rows), *failure_notes(rows))
+    elsewhere = {*sources.board.cohort["notes"], *of_rows, *(findings.notes() if findings else [])}
     told = [note for note in sources.board.notes() if note not in elsewhere and not _said_elsewhere(note)]
     if told:
         yield Points(tuple(map(readable, told)))
@@ -61,13 +63,6 @@ def _scores(sources: Sources) -> Iterator[Block]:
 def _said_elsewhere(note: str) -> bool:
     """In the summary, the caption or a later section."""
     return note.startswith(("positive class", "mean ±", "scores of", "tied with", "synthetic data", "left out"))
-
-
-def _of_rows(rows: Iterable[Row]) -> Iterator[str]:
-    """What stands in the rows themselves, or among the failures."""
-    for row in rows:
-        yield from (f"{row.method}: {mark}" for mark in row.marks)
-        yield f"{row.method} failed: {row.failed}"
 
 
 def _differences(sources: Sources) -> Iterator[Block]:

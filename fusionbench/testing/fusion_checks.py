@@ -36,6 +36,7 @@ from fusionbench.testing.toys import (
     build,
     randomise,
     refuses,
+    settings_for,
     toy_context,
     toy_for,
     toys_for,
@@ -141,14 +142,14 @@ def check_missing_ignored(cls: Strategy, **options: Any) -> None:
 
 def check_every_parameter_trains(cls: Strategy, **options: Any) -> None:
     """Every parameter that is not inherited is trained by a stage, whose loss gives it a gradient."""
-    for toy in toys_for(cls, options=options):
-        model = begun(cls, toy, options)
+    for toy, chosen in settings_for(cls, (1, 2, 3, 4), options):
+        model = begun(cls, toy, chosen)
         names = {name for name, _ in model.named_parameters()}
         owned = {name for name in names if not is_trained(name, cls.inherited)}
         promised = {name for stage in model.stages() for name in names if is_trained(name, stage.trains)}
         idle = sorted(owned - promised)
         require(not idle, f"no stage trains {listing(idle)}: train it, or name it in `inherited` ({toy})")
-        dead = sorted(promised - _reached(cls, toy, options))
+        dead = sorted(promised - _reached(cls, toy, chosen))
         require(not dead, f"no gradient for {listing(dead)}: use it in the loss, or do not create it ({toy})")
 
 
@@ -180,10 +181,10 @@ def check_inputs_untouched(cls: Strategy, **options: Any) -> None:
 
 def check_stages_declared(cls: Strategy, **options: Any) -> None:
     """`stage_names` holds every stage in order, `planned_stages` those of its options; what they train exists."""
-    for toy in toys_for(cls, options=options):
-        model = begun(cls, toy, options)
+    for toy, chosen in settings_for(cls, (1, 2, 3, 4), options):
+        model = begun(cls, toy, chosen)
         names = [stage.name for stage in model.stages()]
-        planned = cls.planned_stages(**options)
+        planned = cls.planned_stages(**chosen)
         lost = [name for name in planned if name not in cls.stage_names]
         require(not lost, f"`planned_stages` has {listing(lost)}, but `stage_names` does not ({toy})")
         declared = [name for name in planned if name in names]
@@ -214,8 +215,8 @@ def check_stages_learn(cls: Strategy, **options: Any) -> None:
 
 def check_frozen_stays(cls: Strategy, **options: Any) -> None:
     """What a stage does not train does not move: no parameter, and no running statistic."""
-    for toy in toys_for(cls, (1, 3), options):
-        model = begun(cls, toy, options)
+    for toy, chosen in settings_for(cls, (1, 3), options):
+        model = begun(cls, toy, chosen)
         for stage in model.stages():
             before = state_of(model)
             list(_train(model, stage, [training_batch(toy, seed=seed) for seed in range(FROZEN_STEPS)]))
@@ -255,8 +256,8 @@ def check_begin_leaves_parents(cls: Strategy, **options: Any) -> None:
 
 def check_class_weight_counts(cls: Strategy, **options: Any) -> None:
     """Where a loss depends on the label, it depends on the class weight, even in a batch of one."""
-    for toy in toys_for(cls, (1, 3), options):
-        model = _shaken(cls, toy, options)
+    for toy, chosen in settings_for(cls, (1, 3), options):
+        model = _shaken(cls, toy, chosen)
         batch = training_batch(toy, 1)
         for stage in model.stages():
             plain, heavy, other = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from fusionbench.errors import FusionBenchError, PluginError
 from fusionbench.numerics import seeded
 from fusionbench.registry import load_registry
 from fusionbench.seeds import derive_seed
+from fusionbench.testing.class_checks import each_option_value
 
 Size = tuple[int, int, int]
 
@@ -132,11 +133,14 @@ class Toy:
     """Whose tumour outlines the strategy asks for."""
     roles: tuple[str, ...] = ()
     """The parents whose out-of-fold predictions it asks for."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The options that are tried at another value than was asked for."""
 
     def __str__(self) -> str:
         modalities = ", ".join(f"{name} ({kind})" for name, kind in self.kinds.items())
         sizes = f", images of {self.size}" if "image" in self.kinds.values() else ""
-        return f"{modalities}; {len(self.classes)} classes{sizes}"
+        values = "".join(f", with {name}={value}" for name, value in self.values.items())
+        return f"{modalities}; {len(self.classes)} classes{sizes}{values}"
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -204,6 +208,21 @@ def toys_for(
     yield from [toy for toy in toys if not refuses(cls, toy, options)] or toys
 
 
+def settings_for(
+    cls: type[FusionStrategy], counts: tuple[int, ...], options: Mapping[str, Any]
+) -> Iterator[tuple[Toy, dict[str, Any]]]:
+    """Each toy with these options; then toys of three modalities, with each other value of an option that lists them.
+
+    A value with which nothing can be begun is left out: `each-option` tells of it.
+    """
+    for toy in toys_for(cls, counts, options):
+        yield toy, dict(options)
+    for values in each_option_value(cls):
+        chosen = {**options, **values}
+        if chosen != options and _begins(cls, chosen):
+            yield from ((replace(toy, values=values), chosen) for toy in toys_for(cls, (3,), chosen))
+
+
 def refuses(cls: type[FusionStrategy], toy: Toy, options: Mapping[str, Any]) -> bool:
     """Whether a strategy says in one line that its options are not for such modalities; its defaults are for all."""
     try:
@@ -213,6 +232,15 @@ def refuses(cls: type[FusionStrategy], toy: Toy, options: Mapping[str, Any]) -> 
     except Exception:  # a fault, which the promises will find
         return False
     return False
+
+
+def _begins(cls: type[FusionStrategy], options: Mapping[str, Any]) -> bool:
+    try:
+        for toy in toys_for(cls, (3,), options):
+            begun(cls, toy, options)
+    except Exception:  # a stranger's code may raise anything
+        return False
+    return True
 
 
 def build(cls: type[FusionStrategy], toy: Toy, options: Mapping[str, Any], seed: int = 0) -> FusionStrategy:
