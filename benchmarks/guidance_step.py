@@ -150,7 +150,7 @@ def compared(width: int, batch: Batch, rounds: int) -> Measured:
 def measure() -> Iterator[Row]:
     """Both sides of every ratio."""
     for width in (16, 32):
-        found = compared(width, images((12, 48, 48), 2), rounds=5)
+        found = compared(width, images((12, 48, 48), 2), rounds=3)
         for (slow, fast), bound in BOUNDS.items():
             ratio = found.seconds[slow] / found.seconds[fast]
             yield Target(f"stage 2 at width {width}, {slow} / {fast}", ratio, bound)

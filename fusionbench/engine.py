@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -51,6 +52,8 @@ class Failed:
 
     job: Job
     reason: str
+    traceback: Path | None = None
+    """The file that says where, if the code of a plugin or a library failed."""
 
 
 Event = Planned | Progress | Finished | Failed
@@ -289,4 +292,5 @@ class _Run:
 
     def _fail(self, job: Job, reason: str) -> None:
         self.failed[job.key] = reason
-        self.listener(Failed(job, reason))
+        kept = self.store.traceback(job.key)
+        self.listener(Failed(job, reason, kept if kept.is_file() else None))

@@ -23,6 +23,7 @@ from fusionbench import (
     Parts,
     Predictions,
     Store,
+    Study,
     Subject,
     load_comparison,
     load_registry,
@@ -30,6 +31,7 @@ from fusionbench import (
     plan,
     run,
 )
+from fusionbench.costs.cost import cost_of
 from fusionbench.numerics import seeded
 from fusionbench.testing.plugin import contract_test
 from fusionbench.testing.requirements import moved, state_of
@@ -38,6 +40,7 @@ from fusionbench.training import is_trained, set_modes
 from fusionbench_plugins.fusion.agg import Agg, Grader
 from fusionbench_plugins.fusion.agg.region import (
     central_box,
+    cut,
     dice,
     largest_component,
     resampled,
@@ -214,6 +217,14 @@ def test_the_cubes_are_what_lies_in_the_box_around_the_outline() -> None:
     torch.testing.assert_close(cubes, standardised(F.interpolate(crop, (8, 8, 8), mode="trilinear")))
 
 
+def test_the_cut_has_the_shape_that_it_announces_and_writes_to_nothing() -> None:
+    tumour = torch.zeros(2, 1, 6, 7, 8, dtype=torch.bool)
+    tumour[0, 0, 1:3, 2:4, 5:6] = True
+    torch.library.opcheck(
+        cut, (torch.randn(2, 3, 6, 7, 8), tumour, 1, 4), test_utils=("test_schema", "test_faketensor")
+    )
+
+
 # The grader
 
 
@@ -331,8 +342,8 @@ def images(tmp_path: Path) -> Cohort:
     return Cohort("blobs", ("HGG", "LGG"), "LGG", (Modality("north", "image"), Modality("east", "image")), (*subjects,))
 
 
-def first_fold(cohort: Cohort, folder: Path, fusion: str = "agg", **options: Any) -> Predictions:
-    """What a short run says of the test subjects of its first fold."""
+def short_study(cohort: Cohort, fusion: str = "agg", **options: Any) -> Study:
+    """Two folds and two epochs of one strategy."""
     settings = {
         "fusion": [fusion],
         "baselines": [],
@@ -344,10 +355,25 @@ def first_fold(cohort: Cohort, folder: Path, fusion: str = "agg", **options: Any
         "preprocessing": {"resize": [8, 12, 12]},
         "options": {"agg": {**SMALL, **options}, "rmc": {"width": 2}},
     }
-    study = open_study(load_comparison("demo", settings), cohort=cohort)
-    store = Store(folder).open()
+    return open_study(load_comparison("demo", settings), cohort=cohort)
+
+
+def first_fold(cohort: Cohort, folder: Path, fusion: str = "agg", **options: Any) -> Predictions:
+    """What a short run says of the test subjects of its first fold."""
+    study, store = short_study(cohort, fusion, **options), Store(folder).open()
     run(study, store)
     return store.predictions(plan(study).jobs[0].key, cohort.classes)
+
+
+@pytest.mark.parametrize("roi", ["predicted", "ground-truth"])
+def test_what_it_costs_is_known_before_any_tumour_is(images: Cohort, roi: str) -> None:
+    study = short_study(images, roi=roi)
+    fit = plan(study).jobs[0].fit
+    cost = cost_of(fit, study.registry, dict.fromkeys(("north", "east"), (8, 12, 12)))
+    assert cost.unknown == ""
+    assert [stage.name for stage in cost.stages] == list(Agg.planned_stages(roi=roi))
+    assert cost.flops
+    assert all(stage.flops for stage in cost.stages)
 
 
 @pytest.mark.parametrize(("roi", "same"), [("predicted", True), ("ground-truth", False)])

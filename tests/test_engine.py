@@ -117,8 +117,10 @@ def test_a_failed_fit_is_not_counted_as_done(cohort: Cohort, store: Store, capsy
     study = open_study(asked, cohort=cohort, registry=registry)
     with Live(study) as live:
         run(study, store, listener=live)
-    *_, last = capsys.readouterr().out.splitlines()
-    assert last.startswith("1 fit done, 1 failed in 0:")
+    *_, done, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("The first traceback: ")
+    assert "no such luck" in Path(last.removeprefix("The first traceback: ")).read_text()
+    assert done.startswith("1 fit done, 1 failed in 0:")
 
 
 def test_what_needs_a_failed_fit_fails_with_its_reason(cohort: Cohort, store: Store) -> None:

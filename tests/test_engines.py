@@ -30,7 +30,7 @@ from fusionbench.errors import StoreError, UsageError
 from fusionbench.fits import runtime
 from fusionbench.runs import Run
 from fusionbench.training import Progress
-from fusionbench_cli.render import next_steps
+from fusionbench_cli.render_next import next_steps
 
 EPOCHS = 5
 
@@ -321,7 +321,7 @@ def test_what_is_said_to_add_a_method_by_names_the_gpus_that_a_fit_spans(
     study = open_study(asked, cohort=cohort)
     next_steps(Path("there"), Path("store"), study)
     said = capsys.readouterr().out
-    assert "--config there/experiment.toml --out there --device cuda:0,1 --fusion NAME" in said
+    assert "--config there/experiment.toml --out there --device cuda:0,1 --store store --fusion NAME" in said
     with pytest.raises(UsageError, match="needs a GPU for each process"):
         open_study(study.comparison, cohort=cohort)  # what experiment.toml says, without that
     next_steps(Path("there"), Path("store"), open_study(comparison(recipe={"device": "cuda:1"}), cohort=cohort))

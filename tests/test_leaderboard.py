@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import comparison, write_tables
 from made_runs import FIRST, made_run, write_made
 
-from fusionbench import Leaderboard, Run
+from fusionbench import Cohort, Leaderboard, Run, open_study
 from fusionbench.csvtext import csv_rows
 from fusionbench.errors import UsageError
-from fusionbench_cli import render
+from fusionbench_cli import render, render_next
+from fusionbench_cli.app import main
 
 NUMBER = r"\d\.\d{3} ± \d\.\d{3}"
 
@@ -171,3 +174,31 @@ def test_in_a_narrow_terminal_the_accuracy_goes_and_the_names_stay() -> None:
     board = Leaderboard.of(made_run(repeats=1))
     assert "accuracy" in board.narrow_columns(100)
     assert board.narrow_columns(80) == ("roc_auc", "balanced_accuracy", "sensitivity", "specificity")
+
+
+def test_after_a_run_of_which_nothing_is_left_the_next_step_is_to_mend_it(
+    cohort: Cohort, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = open_study(comparison(), cohort=cohort)
+    render_next.steps_after_failure(Path("my run"), Path("store"), study, ["unimodal", "guidance", "unimodal"])
+    said = capsys.readouterr().out
+    assert "Next: fusionbench run --config 'my run'/experiment.toml --out 'my run' --store store\n" in said
+    assert "these failed: guidance, unimodal" in said
+    assert "report" not in said
+
+
+def test_a_run_of_which_every_method_failed_does_not_advertise_its_report(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = write_tables(tmp_path / "tables", cohort)
+    monkeypatch.setenv("FUSIONBENCH_HOME", str(tmp_path / "home"))
+    words = ["run", "--cohort", "table", "--data", str(tables), "--fusion", "unimodal", "--baselines", "none"]
+    words += ["--folds", "2", "--jobs", "1", "--out", str(tmp_path / "run"), "--set", "recipe.learning_rate=1e38"]
+    monkeypatch.setattr(sys, "argv", ["fusionbench", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    said = capsys.readouterr().out
+    assert stopped.value.code == 1
+    assert len(re.findall(r"^  all rows failed: ", said, re.MULTILINE)) == 1
+    assert f"Next: fusionbench run --config {tmp_path}/run/experiment.toml --out {tmp_path}/run\n" in said
+    assert "fusionbench report" not in said

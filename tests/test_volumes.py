@@ -96,6 +96,16 @@ def test_a_segmentation_on_another_grid_or_without_labels_is_refused(tmp_path):
         volumes.segmentation(["mixed"])
 
 
+def test_images_that_a_large_crop_loses_are_told_in_one_line_with_the_crop_that_fits(tmp_path):
+    wide = Volumes(pair(tmp_path), preprocessing(crop=(96, 96, 96)), tmp_path / "cache")
+    with pytest.raises(CohortError) as caught:
+        wide.prepare(["first", "other"], ["t1"])
+    assert str(caught.value) == (
+        "made: 2 images are lost in preprocessing.crop=[96, 96, 96]: almost nothing is in the picture; most files are "
+        "[6, 12, 10], so set preprocessing.crop=[6, 12, 10]"
+    )
+
+
 def test_tables_are_volumes_of_one_voxel(tmp_path):
     subjects = tuple(Subject(name, name, features={"omics": (1.0, float(i))}) for i, name in enumerate("ab"))
     made = Cohort("tables", ("a", "b"), "a", (Modality("omics", "table", 2),), subjects)

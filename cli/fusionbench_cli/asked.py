@@ -177,7 +177,7 @@ def compare(asked: Asked, study: Study) -> None:
     """Plan, train, write the run folder and show its leaderboard; exit code 1 if a method failed."""
     from fusionbench import engine, runs
     from fusionbench.profiling import Profile
-    from fusionbench_cli import render, render_needs
+    from fusionbench_cli import render, render_needs, render_next
 
     folder = asked.out or Path("runs") / runs.run_name(study)
     study = runs.join_run(study, folder)
@@ -203,8 +203,13 @@ def compare(asked: Asked, study: Study) -> None:
         render.leaderboard(board)
     if profile:
         render_needs.profile(profile)
-    render.next_steps(folder, asked.place.root, study)
-    if any(method["failed"] for method in result.facts["methods"].values()):
+    methods = result.facts["methods"].values()
+    failed = [method["fusion"] for method in methods if method["failed"]]
+    if len(failed) == len(methods):
+        render_next.steps_after_failure(folder, asked.place.root, study, failed)
+    else:
+        render_next.next_steps(folder, asked.place.root, study)
+    if failed:
         raise typer.Exit(1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import textwrap
 import time
 from collections.abc import Iterable, Sequence
@@ -109,6 +108,7 @@ class Live:
         self.study = study
         self.total, self.done, self.fits, self.fits_done, self.fits_failed = 1, 0, 0, 0, 0
         self.credit: dict[str, int] = {}
+        self.traceback: Path | None = None
         self.started = self.told = time.monotonic()
         self.bar: Bar | None = None
         self.task: Any = None
@@ -128,6 +128,8 @@ class Live:
         elif kind is None:
             done = f"{self.fits_done} fit{'s' * (self.fits_done != 1)} done{self._failed}"
             say(f"{done} in {clock(time.monotonic() - self.started)}.")
+        if self.traceback:
+            say(f"The first traceback: {self.traceback}")
 
     def __call__(self, event: Event) -> None:
         """Take note of an event and show it."""
@@ -143,8 +145,9 @@ class Live:
             case Finished(job):
                 self.fits_done += 1
                 self.done += job.fit.work - self.credit.get(job.key, 0)
-            case Failed(job, reason):
+            case Failed(job, reason, traceback):
                 self.fits_failed += 1
+                self.traceback = self.traceback or traceback
                 self.done += job.fit.work - self.credit.get(job.key, 0)
                 names = ",".join(modality.name for modality in job.fit.modalities)
                 say(f"failed: {job.fit.fusion.name} on {names}: {reason}", self.bar.console if self.bar else None)
@@ -199,33 +202,6 @@ def subsets(found: Subsets) -> None:
     print_table("By what subjects have", header, list(found.rows()), right=scores, wraps=header.index("method"))
     for note in found.notes():
         say(f"  {note}")
-
-
-def next_steps(folder: Path, store: Path, study: Study) -> None:
-    """Where the files are, and what to do next."""
-    import fusionbench
-    from fusionbench.devices import named
-
-    spans = study.comparison.recipe.processes > 1 and len(study.devices) > 1
-    spanned = f" --device {named(study.devices)}" if spans else ""  # experiment.toml says of what kind alone
-    path = shlex.quote(str(folder))
-    place = "" if store == fusionbench.data_home() / "store" else f" --store {shlex.quote(str(store))}"
-    predict = f"fusionbench predict {path} --data NEW{place}"
-    if study.comparison.protocol.refit:
-        say(f"\nFiles: {folder}/ (experiment.toml, ranking.csv, run.json); fits: {store}\nNext: {predict}")
-        return
-    say(
-        f"\nFiles: {folder}/ (leaderboard.csv, predictions.csv, ranking.csv, folds.csv, history.csv, experiment.toml, "
-        f"run.json); fits: {store}"
-    )
-    say(
-        f"Next: fusionbench report {path}\n"
-        f"      (one page: what is real, what is tied, curves, checklist)\n"
-        f"      fusionbench run --config {path}/experiment.toml --out {path}{spanned} --fusion NAME\n"
-        f"      (adds a method to this table; `fusionbench list fusion` names them)\n"
-        f"      {predict}\n"
-        f"      (classifies new subjects by these models)"
-    )
 
 
 def components(registry: Registry, kind: str, *, as_json: bool) -> None:

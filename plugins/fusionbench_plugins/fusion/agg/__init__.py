@@ -26,12 +26,10 @@ from fusionbench import OUTLINE, Batch, FusionStrategy, Needs, Parts, Stage, hoo
 from fusionbench_plugins.fusion.agg.region import (
     Mask,
     as_masks,
-    central_box,
+    cut,
     dice,
     largest_component,
-    resampled,
     standardised,
-    surrounding_box,
 )
 from fusionbench_plugins.fusion.agg.unet import UNet, segmentation_loss
 
@@ -102,20 +100,18 @@ class Agg(FusionStrategy):
 
     def cubes(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """What lies in each subject's box, resampled and standardised: (B, C, size, size, size)."""
-        boxes = [surrounding_box(mask, self.margin) for mask in self.masks(inputs)]
-        volumes = self.stacked(inputs)
-        size = tuple(volumes.shape[2:])
-        found = (
-            resampled(volume, box or central_box(size), self.size) for volume, box in zip(volumes, boxes, strict=True)
-        )
-        return standardised(torch.stack([*found]))
+        return standardised(cut(self.stacked(inputs), self.tumour(inputs), self.margin, self.size))
 
     @torch.no_grad()
+    def tumour(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Where each subject has tumour, (B, 1, D, H, W) of truth values."""
+        outline: Tensor = inputs[OUTLINE] if self.segmenter is None else self.segmenter(self.stacked(inputs))
+        # Of labels and of logits alike: a logit above 0 is a probability above .5.
+        return outline > 0
+
     def masks(self, inputs: Mapping[str, Tensor]) -> list[Mask]:
         """Each subject's tumour, (D, H, W), in one piece; empty where none is found."""
-        outline = inputs[OUTLINE] if self.segmenter is None else self.segmenter(self.stacked(inputs))
-        # Of labels and of logits alike: a logit above 0 is a probability above .5.
-        return [largest_component(mask) for mask in as_masks(outline > 0)]
+        return [largest_component(mask) for mask in as_masks(self.tumour(inputs))]
 
     def stacked(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """All modalities as channels, in their order: (B, C, D, H, W)."""

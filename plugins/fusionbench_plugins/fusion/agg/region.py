@@ -47,6 +47,23 @@ def central_box(size: tuple[int, ...]) -> Box:
     return depth, height, width
 
 
+@torch.library.custom_op("fusionbench_agg::cut", mutates_args=())
+def cut(volumes: Tensor, tumour: Tensor, margin: int, side: int) -> Tensor:
+    """What lies in the box around each tumour: (B, C, D, H, W), (B, 1, D, H, W) -> (B, C, side, side, side).
+
+    The box is around the largest component of what is true, or in the middle if nothing is. An operator of its own,
+    so that `--cost`, whose tensors have no values, knows the shape; no gradient flows back to the volumes.
+    """
+    boxes = (surrounding_box(largest_component(mask), margin) for mask in as_masks(tumour))
+    middle = central_box(tuple(volumes.shape[2:]))
+    return torch.stack([resampled(volume, box or middle, side) for volume, box in zip(volumes, boxes, strict=True)])
+
+
+@cut.register_fake
+def _(volumes: Tensor, tumour: Tensor, margin: int, side: int) -> Tensor:
+    return volumes.new_empty(*volumes.shape[:2], side, side, side)
+
+
 def resampled(volume: Tensor, box: Box, side: int) -> Tensor:
     """What lies in the box, linearly interpolated to a cube: (C, D, H, W) -> (C, side, side, side)."""
     crop = volume[:, *box]
