@@ -26,16 +26,18 @@ from torch.nn import functional as F
 from benchmarks.targets import Row, Target, alternating
 from fusionbench import Batch, Parts
 from fusionbench.costs.meter import kept
-from fusionbench.training import is_trained, set_modes
+from fusionbench.training import channels_last, is_trained, set_modes
 from fusionbench_plugins.attention.dual import DualAttention
 from fusionbench_plugins.backbones.resnet import Rmc
 from fusionbench_plugins.fusion.guidance import Guidance, guidance_loss
 
 IMAGES = ("t1ce", "t2", "flair", "t1")
 LITERAL, CAREFUL, OURS = "Algorithm 1, float32", "careful baseline, float32", "ours, float32"
-BF16, KEEPING, FRUGAL = "ours, bf16", "ours, features of the primary kept", "ours, branch by branch"
+BF16, LAST = "ours, bf16", "ours, bf16, channels last"
+KEEPING, FRUGAL = "ours, features of the primary kept", "ours, branch by branch"
 BOUNDS = {
-    (LITERAL, OURS): 1.6, (LITERAL, BF16): 2.8, (LITERAL, KEEPING): 1.9, (CAREFUL, OURS): 1.1, (CAREFUL, BF16): 1.9,
+    (LITERAL, OURS): 1.6, (LITERAL, BF16): 2.8, (LITERAL, LAST): 2.8, (LITERAL, KEEPING): 1.9,
+    (CAREFUL, OURS): 1.1, (CAREFUL, BF16): 1.9, (CAREFUL, LAST): 1.9,
 }  # fmt: skip
 KEPT = 0.6
 """Of the activations that Algorithm 1 keeps."""
@@ -124,12 +126,15 @@ def compared(width: int, batch: Batch, rounds: int) -> Measured:
     torch.set_num_threads(1)
     plain, literal = build(width), build(width, graph=True)
     frugal, keeping = build(width, backward="branchwise"), build(width, primary_features="kept")
+    last = build(width)
+    channels_last(last)
     ours, algorithm = partial(guidance_loss, progress=0.0), partial(concatenated, graph=True)
     ways = {
         LITERAL: partial(step, literal, batch, algorithm, False),
         CAREFUL: partial(step, plain, batch, partial(concatenated, graph=False), False),
         OURS: partial(step, plain, batch, ours, False),
         BF16: partial(step, plain, batch, ours, True),
+        LAST: partial(step, last, batch, ours, True),
         KEEPING: partial(step, keeping, replace(batch, constant=True), ours, False),
         FRUGAL: partial(step, frugal, batch, ours, False),
     }

@@ -11,18 +11,7 @@ from traceback import extract_tb
 
 CORE = Path(__file__).parent
 LIBRARIES = frozenset(
-    {
-        "fusionbench",
-        "torch",
-        "torchvision",
-        "torchio",
-        "timm",
-        "numpy",
-        "scipy",
-        "sklearn",
-        "lightning_fabric",
-        "nibabel",
-    }
+    {"fusionbench", "lightning_fabric", "nibabel", "numpy", "scipy", "sklearn", "torch", "torchio", "torchvision"}
 )
 """Where an error is seldom made, but often noticed."""
 SHOWN = 8

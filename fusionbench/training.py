@@ -141,11 +141,11 @@ def build_strategy(fit: Fit, registry: Registry) -> FusionStrategy:
     with seeded(derive_seed(fit.base_seed, "weights")):
         strategy: FusionStrategy = component.make(parts_of(fit, registry), options=fit.fusion.options)
     if fit.recipe.get("memory_format") == "channels_last":
-        _channels_last(strategy)
+        channels_last(strategy)
     return strategy
 
 
-def _channels_last(model: nn.Module) -> None:
+def channels_last(model: nn.Module) -> None:
     """Lay out the weights of 3-D convolutions with their channels last; kernels follow the weights."""
     for parameter in model.parameters():
         if parameter.dim() == 5:

@@ -447,7 +447,7 @@ def test_the_command_line_imports_nothing_that_computes() -> None:
 
 def test_only_the_training_loop_steps_an_optimiser() -> None:
     stepping = {name for name, tree in trees(CORE, PLUGINS).items() if {"zero_grad", "Adam"} & called(tree)}
-    assert stepping == {"fusionbench/training.py", "fusionbench/testing/fusion_checks.py"}
+    assert stepping == {"fusionbench/training.py", "fusionbench/testing/trials.py"}
 
 
 def test_who_writes_files() -> None:
@@ -459,7 +459,7 @@ def test_who_writes_files() -> None:
 
 
 def test_no_core_module_names_a_component() -> None:
-    ordinary = {"none", "table", "fixed", "timm"}  # also a class weight, a kind of modality, a word, a library
+    ordinary = {"none", "table", "fixed"}  # also a class weight, a kind of modality, a word
     names = {component.name for component in load_registry().components} - ordinary
     for name, tree in trees(CORE).items():
         words = {

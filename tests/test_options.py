@@ -99,6 +99,7 @@ def test_the_options_of_guidance_are_the_open_questions_of_the_paper_and_how_it_
         "reduce_init": ("identity", "'identity' | 'default'"),
         "fuse_init": ("primary", "'primary' | 'mean' | 'default'"),
         "backward": ("joint", "'joint' | 'branchwise'"),
+        "primary_features": ("computed", "'computed' | 'kept'"),
     }
     assert all(one.help for one in declared_options(Guidance))
 

@@ -16,7 +16,14 @@ from typing import Any, Final
 from fusionbench.errors import describe
 from fusionbench.numerics import seeded, threads
 from fusionbench.registry import Component
-from fusionbench.testing import class_checks, extractor_checks, fusion_checks, module_checks, reader_checks
+from fusionbench.testing import (
+    class_checks,
+    extractor_checks,
+    fusion_checks,
+    module_checks,
+    reader_checks,
+    stage_checks,
+)
 from fusionbench.testing.requirements import require
 
 Check = Callable[..., None]
@@ -65,18 +72,18 @@ CHECKS: Final[Mapping[str, tuple[Check, ...]]] = {
         fusion_checks.check_missing_ignored,
         fusion_checks.check_samples_independent,
         fusion_checks.check_inputs_untouched,
-        fusion_checks.check_stages_declared,
-        fusion_checks.check_every_parameter_trains,
-        fusion_checks.check_stages_learn,
-        fusion_checks.check_frozen_stays,
-        fusion_checks.check_class_weight_counts,
-        fusion_checks.check_batch_of_one,
-        fusion_checks.check_row_order_ignored,
-        fusion_checks.check_parents_planned,
-        fusion_checks.check_parents_matter,
-        fusion_checks.check_begin_leaves_parents,
-        fusion_checks.check_own_tensors,
-        fusion_checks.check_out_of_fold_used,
+        stage_checks.check_stages_declared,
+        stage_checks.check_every_parameter_trains,
+        stage_checks.check_stages_learn,
+        stage_checks.check_frozen_stays,
+        stage_checks.check_class_weight_counts,
+        stage_checks.check_batch_of_one,
+        stage_checks.check_row_order_ignored,
+        stage_checks.check_parents_planned,
+        stage_checks.check_parents_matter,
+        stage_checks.check_begin_leaves_parents,
+        stage_checks.check_own_tensors,
+        stage_checks.check_out_of_fold_used,
         fusion_checks.check_state_round_trip,
         fusion_checks.check_same_seed,
         fusion_checks.check_pickles,
