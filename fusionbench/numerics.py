@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -43,10 +44,14 @@ def deterministic() -> Iterator[None]:
     """Use deterministic kernels inside, where there are any, and those of cuDNN that are chosen without timing them."""
     before = torch.are_deterministic_algorithms_enabled()
     lenient, timed = torch.is_deterministic_algorithms_warn_only_enabled(), torch.backends.cudnn.benchmark
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False  # which of several deterministic kernels is fastest differs from run to run
+    memory.fill_uninitialized_memory = False  # a fiftieth of a step, for memory that nobody reads
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=lenient)
+        memory.fill_uninitialized_memory = filled
         torch.backends.cudnn.benchmark = timed

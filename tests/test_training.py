@@ -314,6 +314,7 @@ def test_kernels_are_deterministic_inside_and_outside_as_they_were(monkeypatch: 
         with deterministic():
             assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == (True, False)
         assert torch.backends.cudnn.benchmark
+        assert torch.utils.deterministic.fill_uninitialized_memory
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
