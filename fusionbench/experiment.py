@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -291,6 +291,21 @@ def parse_setting(text: str) -> dict[str, Any]:
     for part in reversed(path):
         settings = {part: settings}
     return dict(settings)
+
+
+def parse_options(component: str, settings: Iterable[str], why: str) -> dict[str, Any]:
+    """The options of one component from `NAME.OPTION=VALUE`; UsageError, which says why, for any other setting.
+
+    >>> parse_options("mlp", ["mlp.width=8"], "")
+    {'width': 8}
+    """
+    options: dict[str, Any] = {}
+    for text in settings:
+        setting = parse_setting(text).get("options", {})
+        if list(setting) != [component]:
+            raise UsageError(f"--set {text}: only {component}.OPTION can be set, {why}")
+        options |= setting[component]
+    return options
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

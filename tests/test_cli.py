@@ -223,3 +223,12 @@ def test_an_import_needs_a_name_of_its_own(given: list[str], says: str) -> None:
     with pytest.raises(UsageError) as refused:
         imported(given)
     assert str(refused.value) == says
+
+
+def test_check_tries_the_options_that_are_given(tmp_path: Path) -> None:
+    done = fusionbench("check", "mlp", "--set", "mlp.width=8", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for wrong, says in {"mlp.widht=8": "no option 'widht'", "recipe.epochs=3": "only mlp.OPTION can be set"}.items():
+        refused = fusionbench("check", "mlp", "--set", wrong, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert says in refused.stderr

@@ -227,12 +227,20 @@ def plugins(
 
 
 @app.command()
-def check(name: Annotated[str, typer.Argument(help="A component, as `fusionbench list` names it.")]) -> None:
+def check(
+    name: Annotated[str, typer.Argument(help="A component, as `fusionbench list` names it.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME.OPTION=VALUE", help="An option of it; may be repeated.")
+    ] = None,
+) -> None:
     """Check that a component keeps the promises of its kind; exit code 1 if it does not."""
+    from fusionbench.experiment import parse_options
     from fusionbench.testing.checks import check_component
     from fusionbench_cli import render
 
-    if not render.checks(check_component(fusionbench.load_registry().named(name))):
+    component = fusionbench.load_registry().named(name)
+    options = parse_options(component.name, settings or (), "for the rest is made up")
+    if not render.checks(check_component(component, **options)):
         raise typer.Exit(1)
 
 

@@ -183,7 +183,7 @@ def check_component(component: Component, **options: Any) -> Iterator[Verdict]:
 def promise_name(check: Check) -> str:
     """The name of a promise, as `exempt` and the tests have it.
 
-    >>> promise_name(fusion_checks.check_frozen_stays)
+    >>> promise_name(stage_checks.check_frozen_stays)
     'frozen-stays'
     """
     return check.__name__.removeprefix("check_").replace("_", "-")

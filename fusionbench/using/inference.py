@@ -15,7 +15,7 @@ from fusionbench.batches import Batches
 from fusionbench.cohorts import Cohort, CohortReader
 from fusionbench.devices import make_fabric, resolve_device, resolve_precision
 from fusionbench.errors import TrainingError, UsageError, nearest, summary
-from fusionbench.experiment import Comparison, Preprocessing, load_comparison, parse_setting
+from fusionbench.experiment import Comparison, Preprocessing, load_comparison, parse_options
 from fusionbench.fits import Fit
 from fusionbench.imaging.volumes import Volumes
 from fusionbench.numerics import deterministic, threads
@@ -101,7 +101,7 @@ class TrainedRun:
         if not path.exists():
             raise UsageError(f"there is nothing at {path}: give the place of the new data with --data")
         component = self.registry.get("cohort", reader or self.comparison.cohort.reader)
-        given = _reader_options(component.name, settings)
+        given = parse_options(component.name, settings, "for all else is as the run was trained")
         chosen = component.resolve({**self.comparison.options.get(component.name, {}), **given})
         instance: CohortReader = component.cls(**chosen)
         return instance.read_new(path, self.classes, self.positive_class)
@@ -229,16 +229,6 @@ class _Asking:
     def _report(self, subjects: int) -> None:
         self.done += subjects
         self.listener(Step("predictions", self.done, self.total))
-
-
-def _reader_options(reader: str, settings: Sequence[str]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for text in settings:
-        setting = parse_setting(text).get("options", {})
-        if list(setting) != [reader]:
-            raise UsageError(f"--set {text}: only {reader}.OPTION can be set, for all else is as the run was trained")
-        options |= setting[reader]
-    return options
 
 
 def _nothing(classes: tuple[str, ...]) -> Predictions:
