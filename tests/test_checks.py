@@ -159,8 +159,7 @@ class SharedBranches(Concat):
 
     def begin(self, context: Context) -> None:
         for backbone in self.backbones:
-            if type(backbone) is type(self.backbones[0]):
-                backbone.second = self.backbones[0].second
+            backbone.second = self.backbones[0].second
 
 
 class ParentKept(Warm):
@@ -316,7 +315,7 @@ class Rounds(Concat):
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
         pooled = [pool(net(inputs[name])) + 300 for name, net in zip(self.modalities, self.backbones, strict=True)]
-        return 10 * (torch.cat(pooled, 1) - 300)
+        return 3 * (torch.cat(pooled, 1) - 300)
 
 
 class LooksAway(Concat):

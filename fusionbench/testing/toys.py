@@ -72,12 +72,12 @@ class ToyTableBackbone(Backbone):
     name = "toy-table"
     accepts = frozenset({"table"})
     low_spec = FeatureSpec(4)
-    high_spec = FeatureSpec(7)  # not that of images: a strategy may not count on it
+    high_spec = FeatureSpec(6)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Sequential(nn.Conv3d(channels, 4, 1), RunningMean(4), nn.SiLU())
-        self.second = nn.Sequential(nn.Conv3d(4, 7, 1), nn.SiLU())
+        self.second = nn.Sequential(nn.Conv3d(4, 6, 1), nn.SiLU())
 
     def low(self, x: Tensor) -> Tensor:
         """(B, F, 1, 1, 1) -> (B, 4, 1, 1, 1)."""
@@ -85,7 +85,7 @@ class ToyTableBackbone(Backbone):
         return low
 
     def high(self, low: Tensor) -> Tensor:
-        """(B, 4, 1, 1, 1) -> (B, 7, 1, 1, 1)."""
+        """(B, 4, 1, 1, 1) -> (B, 6, 1, 1, 1)."""
         high: Tensor = self.second(low)
         return high
 
