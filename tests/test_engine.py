@@ -10,6 +10,7 @@ import pytest
 from conftest import comparison
 from torch import Tensor
 
+import fusionbench
 from fusionbench import Cohort, FusionStrategy, Leaderboard, Parts, Store, Study, load_registry, open_study, run
 from fusionbench.engine import Event, Failed, Finished, Planned, forecast
 from fusionbench.runs import Run, begin_run, write_run
@@ -121,6 +122,18 @@ def test_a_failed_fit_is_not_counted_as_done(cohort: Cohort, store: Store, capsy
     assert last.startswith("The first traceback: ")
     assert "no such luck" in Path(last.removeprefix("The first traceback: ")).read_text()
     assert done.startswith("1 fit done, 1 failed in 0:")
+
+
+def test_a_traceback_is_that_of_the_last_attempt(cohort: Cohort, store: Store) -> None:
+    study = open_study(comparison(fusion=["unimodal"], modalities=["a"], recipe={"learning_rate": 1e30}), cohort=cohort)
+    (key, *_) = [job.key for job in fusionbench.plan(study).jobs]
+    store.keep_traceback(key, "of an earlier attempt")
+    events: list[Event] = []
+    run(study, store, listener=events.append)
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert failed
+    assert all(event.traceback is None for event in failed)
+    assert not store.traceback(key).exists()
 
 
 def test_what_needs_a_failed_fit_fails_with_its_reason(cohort: Cohort, store: Store) -> None:

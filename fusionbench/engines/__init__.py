@@ -93,6 +93,7 @@ ENGINES: Final[Mapping[str, Callable[[Wanted, int, tuple[str, ...]], Engine]]] =
 def attempt(job: Job, place: Workplace, report: Report) -> str:
     """Do one fit; why it failed, or nothing."""
     try:
+        place.store.traceback(job.key).unlink(missing_ok=True)  # an earlier attempt's explains another error
         execute(job, place, report)
     except FusionBenchError as error:
         return describe(error)
